@@ -1,0 +1,125 @@
+"""What the domain refuses. Each error has a stable `code` for programs and a `message` that says what to do."""
+
+
+class FeedbackError(Exception):
+    """Base of everything the record refuses; `status` is the HTTP status a page or the API answers with."""
+
+    code = "feedback_error"
+    status = 422
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ForeignCandidate(FeedbackError):
+    code = "foreign_candidate"
+
+
+class NothingRanked(FeedbackError):
+    code = "nothing_ranked"
+
+
+class BadRanks(FeedbackError):
+    code = "bad_ranks"
+
+
+class SubmitKeyReused(FeedbackError):
+    code = "submit_key_reused"
+    status = 409
+
+
+class AlreadyAnswered(FeedbackError):
+    """Another window already sent an answer; `answer` is the one in force."""
+
+    code = "already_answered"
+    status = 409
+
+    def __init__(self, message: str, answer=None) -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+class StaleDraft(FeedbackError):
+    """Somebody (another window) saved a newer draft; `draft` is that one."""
+
+    code = "stale_draft"
+    status = 409
+
+    def __init__(self, message: str, draft=None) -> None:
+        super().__init__(message)
+        self.draft = draft
+
+
+class CandidatesNotReady(FeedbackError):
+    code = "candidates_not_ready"
+    status = 409
+
+
+class DialogueMovedOn(FeedbackError):
+    code = "dialogue_moved_on"
+    status = 409
+
+
+class DialogueEnded(FeedbackError):
+    code = "dialogue_ended"
+    status = 409
+
+
+class SlotNotYours(FeedbackError):
+    code = "slot_not_yours"
+    status = 403
+
+
+class SlotClosed(FeedbackError):
+    code = "slot_closed"
+    status = 409
+
+
+class EmptyMessage(FeedbackError):
+    code = "empty_message"
+
+
+class MessageTooLong(FeedbackError):
+    code = "message_too_long"
+
+
+class ReasonNeeded(FeedbackError):
+    code = "reason_needed"
+
+
+class NoPolicy(FeedbackError):
+    code = "no_policy"
+    status = 409
+
+
+class SplitConflict(FeedbackError):
+    code = "split_conflict"
+
+
+class ImportRefused(FeedbackError):
+    """A file that cannot be taken in; the message names line, field and remedy."""
+
+    code = "import_refused"
+
+
+class SnapshotEmpty(FeedbackError):
+    code = "snapshot_empty"
+
+
+class SnapshotUnusable(FeedbackError):
+    """A snapshot that is not written yet, was withdrawn, or whose files are missing or changed."""
+
+    code = "snapshot_unusable"
+    status = 409
+
+
+class GenerationFailed(FeedbackError):
+    """A reply that could not be made; `permanent`: trying again is useless, `retry_after`: seconds to wait first."""
+
+    code = "generation_failed"
+
+    def __init__(self, message: str, *, permanent: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.retry_after = retry_after

@@ -1,0 +1,228 @@
+"""One checker of everything that must never be: read-only, run after every load, fault and kill test.
+
+Each check is a function that yields what is wrong, with the ids; `CHECKS` is the list the command runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db.models import CharField, Count, Exists, F, Max, OuterRef, Prefetch, Q, Value
+from django.db.models.functions import Cast, Concat
+from django.utils import timezone
+
+from feedback.models import (
+    Candidate,
+    Comparison,
+    Dialogue,
+    GenerationRequest,
+    Prompt,
+    RankEntry,
+    Ranking,
+    Slot,
+    Snapshot,
+    Turn,
+    WorkItem,
+)
+from feedback.queue import queued_models
+
+LONG_AGO = timedelta(minutes=10)
+FAR_OFF = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One broken promise: which, about what, and what was found."""
+
+    check: str
+    target: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.target}: {self.found}"
+
+
+Found = Iterator[tuple[str, str]]  # (target, what was found)
+
+
+def slots_within_wanted() -> Found:
+    """A work item has exactly as many live slots as it wants answers."""
+    live = Count("slots", filter=Q(slots__state__in=Slot.LIVE))
+    for item in WorkItem.objects.annotate(live=live).exclude(live=F("wanted")):
+        yield f"work item {item.pk}", f"{item.live} live slots for {item.wanted} wanted answers"
+
+
+def counted_answers_within_wanted() -> Found:
+    """Counted answers of people never exceed what a rank item wants."""
+    answers = Ranking.objects.counted().by_people().filter(slot__work_item__kind=WorkItem.Kind.RANK)
+    items = answers.values("slot__work_item", "slot__work_item__wanted").annotate(n=Count("pk"))
+    for row in items.filter(n__gt=F("slot__work_item__wanted")):
+        yield (
+            f"work item {row['slot__work_item']}",
+            f"{row['n']} counted answers for {row['slot__work_item__wanted']} wanted",
+        )
+
+
+def one_answer_in_force() -> Found:
+    """One annotator has at most one ranking in force per comparison."""
+    people = Ranking.objects.in_force().by_people()
+    for row in people.values("comparison", "annotator").annotate(n=Count("pk")).filter(n__gt=1):
+        yield f"comparison {row['comparison']}", f"{row['n']} rankings in force by user {row['annotator']}"
+
+
+def answers_are_their_holders() -> Found:
+    """A ranking was given by whoever holds its slot, under the name made from their id."""
+    name = Concat(Value("u"), Cast("annotator_id", CharField()))
+    people = Ranking.objects.by_people()
+    for ranking in people.exclude(slot__annotator=F("annotator"), annotator_key=name):
+        yield f"ranking {ranking.pk}", f"given by user {ranking.annotator_id} in another person's slot or name"
+
+
+def nobody_ranks_their_own() -> Found:
+    """Where independence is asked for nobody ranks replies in a dialogue they opened or took part in."""
+    chatted = Slot.objects.filter(annotator=OuterRef("annotator"), work_item__dialogue=OuterRef("comparison__dialogue"))
+    independent = Ranking.objects.filter(slot__work_item__kind=WorkItem.Kind.RANK)
+    for ranking in independent.filter(Q(comparison__dialogue__author=F("annotator")) | Exists(chatted)):
+        yield f"ranking {ranking.pk}", "given by somebody who opened or took part in the dialogue"
+
+
+def requests_end_with_candidates_or_reason() -> Found:
+    """A finished request has its K candidates, fewer with the reason, or it failed with one."""
+    done = GenerationRequest.objects.filter(state="done").annotate(made=Count("candidates"))
+    for request in done.filter(made__lt=F("wanted"), fewer_because=""):
+        yield f"request {request.pk}", f"{request.made} of {request.wanted} candidates and no reason"
+    for request in done.filter(made__gt=F("wanted")):
+        yield f"request {request.pk}", f"{request.made} candidates for {request.wanted} wanted"
+    for request in done.filter(comparison__isnull=True):
+        yield f"request {request.pk}", "done without a comparison"
+
+
+def new_replies_were_asked_for() -> Found:
+    """Other replies to the same turn are made only after somebody called the ones before all bad."""
+    refused = Ranking.objects.in_force().filter(
+        all_bad=True,
+        comparison__request__dialogue=OuterRef("dialogue"),
+        comparison__request__after_position=OuterRef("after_position"),
+        comparison__request__redo=OuterRef("redo") - 1,
+    )
+    for request in GenerationRequest.objects.filter(~Exists(refused), redo__gt=0):
+        yield f"request {request.pk}", "made other replies though nobody had called the ones before bad"
+
+
+def candidates_are_of_their_comparison() -> Found:
+    """A comparison's candidates were made for it: the same dialogue, turn and request."""
+    compared = Candidate.objects.filter(comparison__isnull=False)
+    same = Q(dialogue=F("comparison__dialogue"), after_position=F("comparison__after_position")) & (
+        Q(request=F("comparison__request")) | Q(request=None, comparison__request=None)
+    )
+    for candidate in compared.exclude(pk__in=compared.filter(same).values("pk")):
+        yield f"candidate {candidate.pk}", f"does not answer the turn of comparison {candidate.comparison_id}"
+
+
+def comparisons_have_candidates() -> Found:
+    """A question has replies. (One alone is a question too: whether it is good.)"""
+    for comparison in Comparison.objects.filter(candidates=None):
+        yield f"comparison {comparison.pk}", "has no candidates"
+
+
+def rankings_rank_what_was_shown() -> Found:
+    """A ranking names only candidates of its comparison, and its shown order is exactly those."""
+    for entry in RankEntry.objects.exclude(candidate__comparison=F("ranking__comparison")):
+        yield f"ranking {entry.ranking_id}", f"places candidate {entry.candidate_id} of another comparison"
+    asked = Prefetch("comparison__candidates", Candidate.objects.only("comparison_id"))
+    for ranking in Ranking.objects.by_people().prefetch_related("comparison", asked).iterator(500):
+        if sorted(ranking.shown_order) != sorted(candidate.pk for candidate in ranking.comparison.candidates.all()):
+            yield f"ranking {ranking.pk}", "the order shown is not the comparison's candidates"
+
+
+def openings_lie_on_one_side() -> Found:
+    """No opening is in two splits."""
+    torn = (
+        Prompt.objects.values("project", "fingerprint").annotate(n=Count("group__split", distinct=True)).filter(n__gt=1)
+    )
+    for row in torn:
+        yield f"project {row['project']}", f"opening {row['fingerprint'][:12]} lies in {row['n']} splits"
+
+
+def turns_have_no_gaps() -> Found:
+    """A dialogue's turns are numbered 0, 1, 2 without a gap."""
+    counted = Dialogue.objects.annotate(n=Count("turns"), last=Max("turns__position"))
+    for dialogue in counted.filter(n__gt=0).exclude(last=F("n") - 1):
+        yield f"dialogue {dialogue.pk}", f"{dialogue.n} turns, the last at position {dialogue.last}"
+
+
+def dialogues_go_on_from_replies_to_them() -> Found:
+    """A turn that repeats a chosen reply stands where that reply was made for, word for word."""
+    for turn in Turn.objects.filter(candidate__isnull=False).select_related("candidate").iterator():
+        reply = turn.candidate
+        assert reply is not None
+        place = turn.position - reply.after_position - 1
+        fits = turn.dialogue_id == reply.dialogue_id and 0 <= place < len(reply.turns)
+        if not fits or reply.turns[place]["content"] != turn.content:
+            yield f"turn {turn.pk}", f"is not what candidate {reply.pk} said there"
+
+
+def ended_dialogues_ask_nothing() -> Found:
+    """After a dialogue has ended no reply is made for it, and nobody is asked to go on with it."""
+    for request in GenerationRequest.objects.unfinished().filter(dialogue__ended_at__isnull=False):
+        yield f"request {request.pk}", "is still being worked on, and its dialogue has ended"
+    chats = Slot.objects.filter(
+        work_item__kind=WorkItem.Kind.CHAT_AND_RANK, work_item__dialogue__ended_at__isnull=False
+    )
+    for slot in chats.filter(Q(state=Slot.State.HELD) | Q(state=Slot.State.FREE, work_item__closed_at=None)):
+        yield f"slot {slot.pk}", f"is {slot.state}, and its dialogue has ended"
+
+
+def queued_work_is_owned_or_due() -> Found:
+    """Unfinished work is leased, or waits for a time that will come; a lapsed lease is picked up within minutes."""
+    now = timezone.now()
+    for model in queued_models():
+        for row in model._base_manager.filter(state="running", lease_until__lt=now - LONG_AGO):
+            yield f"{model.__name__} {row.pk}", "its lease lapsed long ago and nobody took it up"
+        for row in model._base_manager.filter(state="queued", due_at__gt=now + FAR_OFF):
+            yield f"{model.__name__} {row.pk}", f"waits until {row.due_at:%Y-%m-%d}"
+
+
+def snapshots_match_their_manifest() -> Found:
+    """Every written snapshot's files are what its manifest says."""
+    from feedback.snapshots import damaged_files
+
+    for snapshot in Snapshot.objects.filter(state="done"):
+        for name in damaged_files(snapshot):
+            yield f"snapshot {snapshot.pk}", f"{name} is missing or differs from its manifest"
+
+
+CHECKS: list[Callable[[], Found]] = [
+    slots_within_wanted,
+    counted_answers_within_wanted,
+    one_answer_in_force,
+    answers_are_their_holders,
+    nobody_ranks_their_own,
+    requests_end_with_candidates_or_reason,
+    new_replies_were_asked_for,
+    candidates_are_of_their_comparison,
+    comparisons_have_candidates,
+    rankings_rank_what_was_shown,
+    openings_lie_on_one_side,
+    turns_have_no_gaps,
+    dialogues_go_on_from_replies_to_them,
+    ended_dialogues_ask_nothing,
+    queued_work_is_owned_or_due,
+    snapshots_match_their_manifest,
+]
+
+
+def register(check: Callable[[], Found]) -> Callable[[], Found]:
+    """Add a check of a neighbouring app's rows; called when that app is ready."""
+    if check not in CHECKS:
+        CHECKS.append(check)
+    return check
+
+
+def violations() -> Iterator[Violation]:
+    """Everything that is wrong, check by check."""
+    for check in CHECKS:
+        for target, found in check():
+            yield Violation(check.__name__.replace("_", " "), target, found)

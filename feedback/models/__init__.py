@@ -1,0 +1,34 @@
+"""The record: what was shown, asked and answered, and by whom."""
+
+from feedback.models.audit import AuditEntry
+from feedback.models.candidates import Candidate, Comparison, GenerationRequest, RankEntry, Ranking
+from feedback.models.dialogues import Dialogue, Turn
+from feedback.models.people import User
+from feedback.models.projects import Membership, Project, Prompt, PromptGroup
+from feedback.models.queued import QueuedWork
+from feedback.models.snapshots import Import, Snapshot
+from feedback.models.speakers import ModelVersion
+from feedback.models.work import Draft, Slot, WorkItem
+
+__all__ = [
+    "AuditEntry",
+    "Candidate",
+    "Comparison",
+    "Dialogue",
+    "Draft",
+    "GenerationRequest",
+    "Import",
+    "Membership",
+    "ModelVersion",
+    "Project",
+    "Prompt",
+    "PromptGroup",
+    "QueuedWork",
+    "RankEntry",
+    "Ranking",
+    "Slot",
+    "Snapshot",
+    "Turn",
+    "User",
+    "WorkItem",
+]

@@ -1,0 +1,183 @@
+"""A body of work, who takes part in it, and what opens its dialogues."""
+
+from __future__ import annotations
+
+import secrets
+
+from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+
+class ProjectQuerySet(models.QuerySet["Project"]):
+    def open(self) -> ProjectQuerySet:
+        return self.filter(archived_at=None)
+
+    def with_member(self, user) -> ProjectQuerySet:
+        """Projects a person takes part in, in any role."""
+        return self.filter(memberships__user=user, memberships__is_active=True).distinct()
+
+    def managed_by(self, user) -> ProjectQuerySet:
+        """Projects a person may steer: superusers all, others where their membership says manager."""
+        if user.is_superuser and user.is_active:
+            return self.all()
+        return self.filter(
+            memberships__user=user, memberships__is_active=True, memberships__role=Membership.Role.MANAGER
+        ).distinct()
+
+
+def new_export_key() -> str:
+    return secrets.token_hex(32)
+
+
+class Project(models.Model):
+    """A body of work: its guidelines, its settings, and the policy that speaks in it."""
+
+    slug = models.SlugField(max_length=60, unique=True)
+    name = models.CharField(max_length=120)
+    guidelines = models.TextField(blank=True, help_text="Shown to annotators beside the work. Markdown.")
+    policy = models.ForeignKey(
+        "feedback.ModelVersion",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="The model that serves. Changes only by a promotion.",
+    )
+    is_rehearsal = models.BooleanField(default=False, help_text="Worked by simulated annotators; never mixed in.")
+    candidates_per_turn = models.PositiveSmallIntegerField(
+        default=4, validators=[MinValueValidator(2), MaxValueValidator(9)], help_text="K: replies per turn, 2 to 9."
+    )
+    answers_per_comparison = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(20)],
+        help_text="How many annotators rank the same replies (rank only).",
+    )
+    max_turns = models.PositiveSmallIntegerField(
+        default=5, validators=[MinValueValidator(1), MaxValueValidator(50)], help_text="User turns per dialogue."
+    )
+    ready_dialogues = models.PositiveSmallIntegerField(
+        default=6, help_text="Fresh dialogues whose first replies are made ahead of time."
+    )
+    free_dialogues = models.BooleanField(default=True, help_text="Annotators may open dialogues of their own.")
+    lease_minutes = models.PositiveSmallIntegerField(default=30, validators=[MinValueValidator(1)])
+    temperature = models.FloatField(default=1.0, help_text="Sampling temperature of candidates.")
+    max_new_tokens = models.PositiveIntegerField(default=64, validators=[MinValueValidator(1)])
+    round_every = models.PositiveIntegerField(
+        default=0, help_text="Start a round by itself after so many new comparisons; 0: never."
+    )
+    promote_at_once = models.BooleanField(default=False, help_text="A policy that passed its gate serves at once.")
+    hyperparameters = models.JSONField(
+        default=dict, blank=True, help_text="What differs from the defaults: reward_model, policy, gate."
+    )
+    export_key = models.CharField(
+        max_length=64,
+        default=new_export_key,
+        editable=False,
+        help_text="Secret from which the pseudonyms in exports are made; never leaves the database.",
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    archived_at = models.DateTimeField(null=True, blank=True)
+
+    objects = ProjectQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(candidates_per_turn__gte=2, candidates_per_turn__lte=9), name="two_to_nine_candidates"
+            ),
+            models.CheckConstraint(condition=Q(answers_per_comparison__gte=1), name="a_comparison_wants_an_answer"),
+            models.CheckConstraint(condition=Q(temperature__gte=0), name="temperature_is_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """A person's role in a project."""
+
+    class Role(models.TextChoices):
+        ANNOTATOR = "annotator", "Annotator"
+        REVIEWER = "reviewer", "Reviewer"
+        MANAGER = "manager", "Manager"
+
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="memberships")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="memberships")
+    role = models.CharField(max_length=9, choices=Role.choices, default=Role.ANNOTATOR)
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "user"], name="one_membership_per_person")]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.project} as {self.get_role_display().lower()}"
+
+
+class PromptGroup(models.Model):
+    """What must stay on one side of the split. A prompt has no split of its own, so a group cannot be torn apart."""
+
+    class Split(models.TextChoices):
+        TRAIN = "train", "train"
+        VALIDATION = "validation", "validation"
+        TEST = "test", "test"
+
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="prompt_groups")
+    key = models.CharField(max_length=200)
+    split = models.CharField(max_length=10, choices=Split.choices)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "key"], name="one_group_per_key"),
+            models.CheckConstraint(condition=Q(split__in=["train", "validation", "test"]), name="split_is_known"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key} ({self.split})"
+
+
+class PromptQuerySet(models.QuerySet["Prompt"]):
+    def of_split(self, split: str) -> PromptQuerySet:
+        return self.filter(group__split=split)
+
+    def active(self) -> PromptQuerySet:
+        return self.filter(is_active=True)
+
+
+class Prompt(models.Model):
+    """What opens a dialogue: its first messages, where they come from, and their group."""
+
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="prompts")
+    group = models.ForeignKey(PromptGroup, on_delete=models.PROTECT, related_name="prompts")
+    messages = models.JSONField(help_text='[{"role": "user", "content": "…"}], ending with a user message')
+    fingerprint = models.CharField(max_length=64, help_text="Of the opening: system and first user turn, normalised.")
+    content_hash = models.CharField(max_length=64, help_text="Of all messages, exactly.")
+    source = models.CharField(max_length=80, blank=True)
+    details = models.JSONField(default=dict, blank=True, help_text="What the source says of it, kept as it was.")
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="prompts"
+    )
+    is_active = models.BooleanField(default=True, help_text="Offered to annotators as an opening.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = PromptQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "content_hash"], name="a_prompt_is_stored_once")]
+        indexes = [models.Index(fields=["project", "fingerprint"], name="prompt_by_opening")]  # serves add_prompt
+
+    def __str__(self) -> str:
+        return self.opening[:80]
+
+    @property
+    def split(self) -> str:
+        return self.group.split
+
+    @property
+    def opening(self) -> str:
+        """The first user message."""
+        return next((message["content"] for message in self.messages if message["role"] == "user"), "")

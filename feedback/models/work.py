@@ -1,0 +1,205 @@
+"""People's work: what wants answers, who holds it, and what they have typed so far."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+
+from django.apps import apps
+from django.conf import settings
+from django.db import models
+from django.db.models import Exists, OuterRef, Q
+from django.utils import timezone
+
+from feedback.models.dialogues import Dialogue
+from feedback.models.projects import Project, Prompt
+
+
+def new_shuffle_seed() -> int:
+    return secrets.randbelow(2**31)
+
+
+class WorkItem(models.Model):
+    """One unit of people's work of one kind, about exactly one thing, wanting so many answers."""
+
+    class Kind(models.TextChoices):
+        CHAT_AND_RANK = "chat_and_rank", "Chat and rank"
+        RANK = "rank", "Rank replies"
+        PROBE = "probe", "Probe a rule"
+        JUDGE = "judge", "Judge again"
+        DEMONSTRATE = "demonstrate", "Demonstrate"
+        REVIEW = "review", "Review"
+        RATE = "rate", "Rate replies"
+
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="work_items")
+    kind = models.CharField(max_length=13, choices=Kind.choices)
+    dialogue = models.ForeignKey(Dialogue, null=True, blank=True, on_delete=models.PROTECT, related_name="work_items")
+    comparison = models.ForeignKey(
+        "feedback.Comparison", null=True, blank=True, on_delete=models.PROTECT, related_name="work_items"
+    )
+    candidate = models.ForeignKey(
+        "feedback.Candidate", null=True, blank=True, on_delete=models.PROTECT, related_name="work_items"
+    )
+    prompt = models.ForeignKey(Prompt, null=True, blank=True, on_delete=models.PROTECT, related_name="work_items")
+    wanted = models.PositiveSmallIntegerField(default=1, help_text="How many answers it wants.")
+    priority = models.IntegerField(default=0, help_text="Higher comes first.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    closed_at = models.DateTimeField(null=True, blank=True, help_text="Taken out of the queue, with the reason.")
+    closed_because = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(
+                    dialogue__isnull=False, comparison__isnull=True, candidate__isnull=True, prompt__isnull=True
+                )
+                | Q(dialogue__isnull=True, comparison__isnull=False, candidate__isnull=True, prompt__isnull=True)
+                | Q(dialogue__isnull=True, comparison__isnull=True, candidate__isnull=False, prompt__isnull=True)
+                | Q(dialogue__isnull=True, comparison__isnull=True, candidate__isnull=True, prompt__isnull=False),
+                name="a_work_item_is_about_one_thing",
+            ),
+            models.CheckConstraint(
+                condition=~Q(kind="chat_and_rank") | Q(dialogue__isnull=False, wanted=1),
+                name="chat_and_rank_is_one_persons_dialogue",
+            ),
+            models.CheckConstraint(
+                condition=~Q(kind="rank") | Q(comparison__isnull=False), name="rank_is_about_a_comparison"
+            ),
+            models.CheckConstraint(condition=Q(wanted__gte=1), name="a_work_item_wants_an_answer"),
+            models.UniqueConstraint(
+                fields=["comparison", "kind"],
+                condition=Q(comparison__isnull=False),
+                name="one_work_item_per_comparison_and_kind",
+            ),
+            models.UniqueConstraint(
+                fields=["dialogue", "kind"],
+                condition=Q(dialogue__isnull=False),
+                name="one_work_item_per_dialogue_and_kind",
+            ),
+        ]
+        # serves the search for the next best thing
+        indexes = [models.Index(fields=["project", "kind", "closed_at"], name="work_item_open")]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.pk}"
+
+
+class SlotQuerySet(models.QuerySet["Slot"]):
+    def given_to(self, user) -> SlotQuerySet:
+        """Every slot ever handed to a person, also lapsed ones: a late answer is kept."""
+        return self.filter(annotator=user)
+
+    def held_by(self, user, now: datetime | None = None) -> SlotQuerySet:
+        return self.filter(annotator=user, state=Slot.State.HELD, lease_until__gte=now or timezone.now())
+
+    def lapsed_by(self, now: datetime) -> SlotQuerySet:
+        return self.filter(state=Slot.State.HELD, lease_until__lt=now)
+
+    def live(self) -> SlotQuerySet:
+        return self.filter(state__in=Slot.LIVE)
+
+    def claimable_by(self, user) -> SlotQuerySet:
+        """Free slots of open work that a member may take.
+
+        Nothing they hold, answered or skipped (what lapsed under them they may take up again), no reply to rank that
+        they have judged or asked for themselves, and no dialogue that somebody else opened and has not begun.
+        """
+        touched = Slot.objects.filter(
+            work_item=OuterRef("work_item"), annotator=user, state__in=["held", "filled", "skipped"]
+        )
+        begun_or_own = (
+            ~Q(work_item__kind=WorkItem.Kind.CHAT_AND_RANK)
+            | Q(work_item__dialogue__prompt__isnull=False)
+            | Q(work_item__dialogue__author=None)
+            | Q(work_item__dialogue__author=user)
+        )
+        return self.filter(
+            ~Exists(touched),
+            begun_or_own,
+            state=Slot.State.FREE,
+            work_item__closed_at=None,
+            work_item__project__archived_at=None,
+            work_item__project__memberships__user=user,
+            work_item__project__memberships__is_active=True,
+        ).independent_of(user)
+
+    def independent_of(self, user) -> SlotQuerySet:
+        """Without replies to rank in a dialogue that this person opened, took part in, or has ranked already."""
+        took_part = Slot.objects.filter(work_item=OuterRef("pk"), annotator=user)
+        chatted = WorkItem.objects.filter(Exists(took_part), dialogue=OuterRef("work_item__comparison__dialogue"))
+        ranked = apps.get_model("feedback", "Ranking").objects.filter(
+            annotator_key=f"u{user.pk}", comparison=OuterRef("work_item__comparison")
+        )
+        return self.exclude(
+            Q(work_item__comparison__dialogue__author=user) | Exists(chatted) | Exists(ranked),
+            work_item__kind=WorkItem.Kind.RANK,
+        )
+
+
+class Slot(models.Model):
+    """One wanted answer to a work item, held by one person for a while."""
+
+    class State(models.TextChoices):
+        FREE = "free", "free"
+        HELD = "held", "held"
+        FILLED = "filled", "filled"
+        LAPSED = "lapsed", "lapsed"
+        SKIPPED = "skipped", "skipped"
+
+    LIVE = ("free", "held", "filled")  # the states that count against what a work item wants
+
+    work_item = models.ForeignKey(WorkItem, on_delete=models.PROTECT, related_name="slots")
+    number = models.PositiveSmallIntegerField(help_text="1 to as many as the work item wants.")
+    state = models.CharField(max_length=7, choices=State.choices, default=State.FREE)
+    annotator = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="slots"
+    )
+    lease_token = models.UUIDField(null=True, blank=True, editable=False)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    shuffle_seed = models.BigIntegerField(default=new_shuffle_seed, editable=False)
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    closed_at = models.DateTimeField(null=True, blank=True)
+    closed_because = models.CharField(max_length=200, blank=True, help_text="Why it was skipped or ended.")
+
+    objects = SlotQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["work_item", "number"],
+                condition=Q(state__in=["free", "held", "filled"]),
+                name="one_live_slot_per_number",
+            ),
+            models.UniqueConstraint(
+                fields=["work_item", "annotator"],
+                condition=Q(state__in=["free", "held", "filled"], annotator__isnull=False),
+                name="one_live_slot_per_annotator",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="free", annotator__isnull=True, lease_until__isnull=True, lease_token__isnull=True)
+                | Q(state="held", annotator__isnull=False, lease_until__isnull=False, lease_token__isnull=False)
+                | Q(state__in=["filled", "lapsed", "skipped"], annotator__isnull=False, closed_at__isnull=False),
+                name="a_slot_is_free_or_somebodys",
+            ),
+            models.CheckConstraint(condition=Q(number__gte=1), name="slot_numbers_start_at_one"),
+        ]
+        indexes = [
+            models.Index(fields=["state", "lease_until"], name="slot_lapsing"),  # serves lapse_slots
+            models.Index(fields=["annotator", "state"], name="slot_of_person"),  # serves home
+            models.Index(fields=["work_item", "annotator"], name="slot_of_item_and_person"),  # serves claimable_by
+        ]
+
+    def __str__(self) -> str:
+        return f"slot {self.number} of work item {self.work_item_id}"
+
+
+class Draft(models.Model):
+    """What a person has typed and not yet sent. Kept when the lease lapses."""
+
+    slot = models.OneToOneField(Slot, on_delete=models.PROTECT, related_name="draft")
+    body = models.JSONField(default=dict)
+    version = models.PositiveIntegerField(default=1)
+    saved_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"draft of slot {self.slot_id}"

@@ -1,0 +1,44 @@
+"""What the torch-free worker does: the sweep, and writing snapshots."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from celery import shared_task
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name="feedback.sweep")
+def sweep() -> None:
+    """Bring back what lapsed, ring for what is due, keep dialogues ready. Running it twice changes nothing."""
+    from feedback import dialogues, queue, slots
+    from feedback.models import Project
+
+    lapsed = _part("lapse slots", slots.lapse_slots)
+    rung = _part("ring for what is due", queue.ring_due)
+    opened = sum(
+        _part(f"open dialogues project={project.pk}", partial(dialogues.keep_dialogues_ready, project))
+        for project in Project.objects.open()
+    )
+    if lapsed or rung or opened:
+        logger.info("swept lapsed=%s rung=%s opened=%s", lapsed, rung, opened)
+
+
+def _part(name: str, work: Callable[[], int]) -> int:
+    """How much a part of the sweep did; what goes wrong in one leaves the others alone."""
+    try:
+        return work()
+    except Exception:  # noqa: BLE001 - the worker's outermost edge; the next sweep tries again
+        logger.exception("sweep could not %s", name)
+        return 0
+
+
+@shared_task(name="feedback.write_snapshot", acks_late=True)
+def write_snapshot(snapshot_id: int) -> None:
+    """Write a snapshot's files; a second claim does nothing."""
+    from feedback import snapshots
+
+    snapshots.write_snapshot(snapshot_id)

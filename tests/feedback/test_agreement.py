@@ -1,0 +1,140 @@
+"""Agreement, against numbers worked by hand."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedback.agreement import Share, noise_ceiling, pair_agreement, wilson_interval
+
+ranks = st.dictionaries(st.integers(0, 5), st.integers(1, 4), max_size=5)
+
+
+# Two annotators
+
+
+def test_two_who_say_the_same_agree_on_every_pair() -> None:
+    assert pair_agreement([[{1: 1, 2: 2, 3: 3}, {1: 1, 2: 2, 3: 3}]]) == Share(3, 3)
+
+
+def test_two_who_say_the_opposite_agree_on_none() -> None:
+    assert pair_agreement([[{1: 1, 2: 2, 3: 3}, {1: 3, 2: 2, 3: 1}]]) == Share(0, 3)
+
+
+def test_one_pair_the_other_way_round() -> None:
+    # (1,2) the same, (1,3) the same, (2,3) turned round
+    assert pair_agreement([[{1: 1, 2: 2, 3: 3}, {1: 1, 2: 3, 3: 2}]]) == Share(2, 3)
+
+
+def test_what_either_ties_says_nothing() -> None:
+    # of (1,2) (1,3) (2,3) the first ties (2,3), the other (1,2); only (1,3) is left, and they agree
+    assert pair_agreement([[{1: 1, 2: 2, 3: 2}, {1: 1, 2: 1, 3: 2}]]) == Share(1, 1)
+
+
+def test_only_what_both_ranked_is_compared() -> None:
+    assert pair_agreement([[{1: 1, 2: 2}, {2: 1, 3: 2}]]) == Share(0, 0)
+    assert pair_agreement([[{1: 1, 2: 2, 9: 3}, {1: 2, 2: 1, 8: 3}]]) == Share(0, 1)
+
+
+def test_of_three_annotators_each_two_are_compared() -> None:
+    # a and b agree; c differs from both
+    assert pair_agreement([[{1: 1, 2: 2}, {1: 1, 2: 2}, {1: 2, 2: 1}]]) == Share(1, 3)
+
+
+def test_comparisons_are_added_up() -> None:
+    agree, differ = [{1: 1, 2: 2}] * 2, [{1: 1, 2: 2}, {1: 2, 2: 1}]
+    assert pair_agreement([agree, differ, agree, [{1: 1, 2: 2}], []]) == Share(2, 3)
+
+
+@given(st.lists(ranks, max_size=4))
+def test_who_is_first_does_not_matter(answers: list[dict[int, int]]) -> None:
+    assert pair_agreement([answers]) == pair_agreement([answers[::-1]])
+
+
+@given(st.lists(ranks, max_size=4))
+def test_the_count_is_that_of_the_slow_way(answers: list[dict[int, int]]) -> None:
+    """Every ordered pair of annotators and of replies, each counted four times over."""
+    same = total = 0
+    for (i, one), (j, other) in product(enumerate(answers), repeat=2):
+        for a, b in product(one, repeat=2):
+            if i != j and a in other and b in other and one[a] != one[b] and other[a] != other[b]:
+                total += 1
+                same += (one[a] < one[b]) == (other[a] < other[b])
+    assert pair_agreement([answers]) == Share(same // 4, total // 4)
+
+
+# Shares
+
+
+def test_a_share_of_nothing_is_unknown() -> None:
+    assert (Share(0, 0).value, Share(0, 0).interval) == (None, None)
+
+
+def test_a_share_has_its_interval() -> None:
+    share = Share(3, 4)
+    assert share.value == 0.75
+    assert share.interval == wilson_interval(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("hits", "total", "low", "high"),
+    [
+        # (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n) with z = 1.96, worked by hand
+        (5, 10, 0.2366, 0.7634),  # (0.5 + 0.19208 ± 1.96·√(0.025 + 0.009604)) / 1.38416
+        (0, 10, 0.0, 0.2775),  # (0.19208 ± 0.19208) / 1.38416
+        (81, 263, 0.2553, 0.3662),  # Newcombe 1998, Stat. Med. 17, 857-872, table I, method 3
+        (15, 148, 0.0624, 0.1605),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_interval_is_wilsons(hits: int, total: int, low: float, high: float) -> None:
+    assert wilson_interval(hits, total) == pytest.approx((low, high), abs=6e-5)
+
+
+@given(st.integers(1, 500).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_the_interval_holds_the_share_and_turns_with_it(counts: tuple[int, int]) -> None:
+    hits, total = counts
+    low, high = wilson_interval(hits, total)
+    assert 0 <= low <= hits / total + 1e-12 and hits / total - 1e-12 <= high <= 1
+    assert (1 - high, 1 - low) == pytest.approx(wilson_interval(total - hits, total))
+
+
+@given(st.integers(1, 500).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_the_ends_are_where_the_share_is_just_not_refuted(counts: tuple[int, int]) -> None:
+    """What defines the interval: at its ends the distance to the share is z standard deviations."""
+    hits, total = counts
+    for end in wilson_interval(hits, total):
+        if 1e-9 < end < 1 - 1e-9:  # at 0 and 1 rounding is all there is
+            assert abs(hits / total - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / total), rel=1e-5)
+
+
+@pytest.mark.parametrize("total", [0, -1])
+def test_nothing_has_no_interval(total: int) -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        wilson_interval(0, total)
+
+
+# The ceiling
+
+
+@pytest.mark.parametrize(
+    ("agreement", "ceiling"),
+    [(1.0, 1.0), (0.5, 0.5), (0.82, 0.9), (0.68, 0.8), (0.58, 0.7)],  # a² + (1-a)² of the right-hand side
+)
+def test_the_ceiling_is_how_often_each_is_right(agreement: float, ceiling: float) -> None:
+    assert noise_ceiling(agreement) == pytest.approx(ceiling)
+
+
+def test_below_chance_there_is_no_ceiling() -> None:
+    assert noise_ceiling(0.49) is None
+
+
+@given(st.floats(0.5, 1.0))
+def test_two_who_are_that_often_right_agree_that_often(agreement: float) -> None:
+    right = noise_ceiling(agreement)
+    assert right is not None and 0.5 <= right <= 1
+    assert right**2 + (1 - right) ** 2 == pytest.approx(agreement)

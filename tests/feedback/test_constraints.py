@@ -1,0 +1,519 @@
+"""What the database itself refuses in the record, whoever asks."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
+
+from feedback.models import (
+    Candidate,
+    Comparison,
+    Dialogue,
+    Draft,
+    GenerationRequest,
+    Import,
+    Membership,
+    ModelVersion,
+    Project,
+    Prompt,
+    PromptGroup,
+    RankEntry,
+    Ranking,
+    Slot,
+    Snapshot,
+    Turn,
+    User,
+    WorkItem,
+)
+from tests import make
+from tests.constraints import Deed, Deeds, assert_refused
+
+pytestmark = pytest.mark.django_db
+deeds = Deeds("feedback")
+breaks = deeds.breaks
+
+
+def test_every_constraint_has_a_test() -> None:
+    assert set(deeds.by_name) == set(deeds.columns_by_name())
+
+
+# Projects, members, prompts
+
+
+@breaks("feedback_project.slug")
+def two_projects_of_one_slug() -> None:
+    make.make_project()
+    Project.objects.create(slug="plant-desk", name="Another")
+
+
+@breaks("two_to_nine_candidates")
+def one_candidate_per_turn() -> None:
+    make.make_project(candidates_per_turn=1)
+
+
+@breaks("two_to_nine_candidates")
+def ten_candidates_per_turn() -> None:
+    make.make_project(candidates_per_turn=10)
+
+
+@breaks("a_comparison_wants_an_answer")
+def a_comparison_that_wants_none() -> None:
+    make.make_project(answers_per_comparison=0)
+
+
+@breaks("temperature_is_not_negative")
+def a_negative_temperature() -> None:
+    make.make_project(temperature=-0.1)
+
+
+@breaks("one_membership_per_person")
+def a_second_membership() -> None:
+    member = make.make_member(make.make_project())
+    Membership.objects.create(project=make.make_project(), user=member, role="manager")
+
+
+@breaks("feedback_user.username")
+def two_people_of_one_name() -> None:
+    make.make_user("alice")
+    User.objects.create(username="alice")
+
+
+@breaks("one_group_per_key")
+def a_group_twice() -> None:
+    prompt = make.make_prompt(make.make_project())
+    PromptGroup.objects.create(project=prompt.project, key=prompt.group.key, split="test")
+
+
+@breaks("split_is_known")
+def a_split_of_another_name() -> None:
+    PromptGroup.objects.create(project=make.make_project(), key="g", split="dev")
+
+
+@breaks("a_prompt_is_stored_once")
+def a_prompt_twice() -> None:
+    prompt = make.make_prompt(make.make_project())
+    other = PromptGroup.objects.create(project=prompt.project, key="other", split="train")
+    Prompt.objects.create(
+        project=prompt.project, group=other, messages=[], fingerprint="f", content_hash=prompt.content_hash
+    )
+
+
+# Models
+
+
+@breaks("one_model_per_number")
+def a_model_number_twice() -> None:
+    project = make.make_project()
+    make.make_model(project, number=1)
+
+
+@breaks("a_served_model_has_an_endpoint")
+def a_served_model_without_an_endpoint() -> None:
+    make.make_model(make.make_project(), backend="openai", endpoint="")
+
+
+@breaks("model_kind_state_backend_are_known")
+def a_model_of_another_kind() -> None:
+    make.make_model(make.make_project(), kind="critic")
+
+
+@breaks("model_kind_state_backend_are_known")
+def a_model_in_another_state() -> None:
+    make.make_model(make.make_project(), state="serving")
+
+
+@breaks("model_kind_state_backend_are_known")
+def a_model_of_another_backend() -> None:
+    make.make_model(make.make_project(), backend="pickle")
+
+
+# Dialogues
+
+
+@breaks("imported_dialogues_name_their_import")
+def an_imported_dialogue_without_its_import() -> None:
+    make.make_dialogue(kind="imported")
+
+
+@breaks("imported_dialogues_name_their_import")
+def a_dialogue_of_ours_that_names_an_import() -> None:
+    make.make_dialogue(source_import=an_import())
+
+
+@breaks("one_turn_per_position")
+def two_turns_in_one_place() -> None:
+    Turn.objects.create(dialogue=make.make_dialogue(), position=0, role="user", content="Me too.")
+
+
+@breaks("role_is_known")
+def a_turn_by_another_speaker() -> None:
+    Turn.objects.create(dialogue=make.make_dialogue(), position=1, role="narrator", content="Meanwhile")
+
+
+def an_import(**fields: Any) -> Import:
+    return Import.objects.create(
+        **{"project": make.make_project(), "format": "hh-rlhf", "file_name": "a.jsonl", "sha256": "a" * 64} | fields
+    )
+
+
+@breaks("a_file_is_imported_once")
+def a_file_twice() -> None:
+    an_import()
+    an_import(file_name="b.jsonl")
+
+
+# Replies
+
+
+@breaks("one_request_per_turn_and_redo")
+def the_same_replies_asked_for_twice() -> None:
+    request = make.make_request()
+    GenerationRequest.objects.create(
+        dialogue=request.dialogue, after_position=0, model_version=request.model_version, wanted=4
+    )
+
+
+@breaks("one_to_nine_are_wanted")
+def no_reply_wanted() -> None:
+    make.make_request(wanted=0)
+
+
+@breaks("one_to_nine_are_wanted")
+def ten_replies_wanted() -> None:
+    make.make_request(wanted=10)
+
+
+def a_candidate(**fields: Any) -> Candidate:
+    fields.setdefault("dialogue", fields["request"].dialogue if "request" in fields else make.make_dialogue())
+    return Candidate.objects.create(**{"after_position": 0, "index": 0, "turns": []} | fields)
+
+
+@breaks("one_candidate_per_index")
+def two_candidates_of_one_index() -> None:
+    request = make.make_request()
+    for _ in range(2):
+        a_candidate(request=request, model_version=request.model_version)
+
+
+@breaks("one_candidate_per_place_in_comparison")
+def two_candidates_in_one_place() -> None:
+    comparison = make.make_comparison()
+    a_candidate(dialogue=comparison.dialogue, comparison=comparison)
+
+
+@breaks("made_replies_name_their_maker")
+def a_made_reply_without_its_maker() -> None:
+    a_candidate(request=make.make_request())
+
+
+@breaks("feedback_comparison.request_id")
+def two_comparisons_of_one_request() -> None:
+    comparison = make.make_comparison()
+    Comparison.objects.create(dialogue=comparison.dialogue, after_position=0, request=comparison.request)
+
+
+# Rankings
+
+
+def a_ranking(**fields: Any) -> Ranking:
+    """A row as no verb of ours would store it."""
+    slot = fields.pop("slot", None) or make.make_rank_slot()
+    row = {
+        "comparison": slot.work_item.comparison,
+        "slot": slot,
+        "annotator": slot.annotator,
+        "annotator_key": f"u{slot.annotator_id}",
+    }
+    return Ranking.objects.create(**row | fields)
+
+
+@breaks("one_ranking_per_revision")
+def a_revision_twice() -> None:
+    slot = make.make_rank_slot()
+    a_ranking(slot=slot)
+    a_ranking(slot=slot)
+
+
+@breaks("a_ranking_comes_from_a_slot_or_an_import")
+def a_ranking_from_nowhere() -> None:
+    Ranking.objects.create(comparison=make.make_comparison(), annotator_key="u1")
+
+
+@breaks("a_ranking_comes_from_a_slot_or_an_import")
+def a_ranking_from_a_slot_and_an_import() -> None:
+    a_ranking(source_import=an_import())
+
+
+@breaks("a_ranking_comes_from_a_slot_or_an_import")
+def a_ranking_from_a_slot_by_nobody() -> None:
+    a_ranking(annotator=None)
+
+
+@breaks("a_ranking_comes_from_a_slot_or_an_import")
+def an_imported_ranking_by_a_person_here() -> None:
+    Ranking.objects.create(
+        comparison=make.make_comparison(),
+        annotator=make.make_user(),
+        annotator_key="w7",
+        source_import=an_import(),
+    )
+
+
+@breaks("revisions_start_at_one")
+def revision_zero() -> None:
+    a_ranking(revision=0)
+
+
+@breaks("strength_is_one_to_four")
+def a_strength_of_zero() -> None:
+    a_ranking(strength=0)
+
+
+@breaks("strength_is_one_to_four")
+def a_strength_of_five() -> None:
+    a_ranking(strength=5)
+
+
+@breaks("ranking_seconds_are_not_negative")
+def negative_seconds() -> None:
+    a_ranking(seconds=-1.0)
+
+
+@breaks("only_late_answers_may_not_count")
+def an_answer_in_time_that_does_not_count() -> None:
+    a_ranking(counts=False)
+
+
+@breaks("feedback_ranking.submit_key")
+def a_submit_key_twice() -> None:
+    slot, key = make.make_rank_slot(), uuid4()
+    a_ranking(slot=slot, submit_key=key)
+    a_ranking(slot=slot, submit_key=key, revision=2)
+
+
+@breaks("one_place_per_candidate")
+def a_candidate_in_two_places() -> None:
+    ranking = make.make_ranking()
+    RankEntry.objects.create(ranking=ranking, candidate=ranking.comparison.candidates.all()[0], rank=2)
+
+
+@breaks("rank_starts_at_one")
+def rank_zero() -> None:
+    ranking = a_ranking()
+    RankEntry.objects.create(ranking=ranking, candidate=ranking.comparison.candidates.all()[0], rank=0)
+
+
+# Work
+
+
+def a_work_item(**fields: Any) -> WorkItem:
+    return WorkItem.objects.create(**{"project": make.make_project(), "kind": "rate"} | fields)
+
+
+@breaks("a_work_item_is_about_one_thing")
+def work_about_nothing() -> None:
+    a_work_item()
+
+
+@breaks("a_work_item_is_about_one_thing")
+def work_about_two_things() -> None:
+    comparison = make.make_comparison()
+    a_work_item(comparison=comparison, dialogue=comparison.dialogue)
+
+
+@breaks("a_work_item_is_about_one_thing")
+def work_about_a_prompt_and_a_candidate() -> None:
+    comparison = make.make_comparison()
+    a_work_item(prompt=comparison.dialogue.prompt, candidate=comparison.candidates.all()[0])
+
+
+@breaks("chat_and_rank_is_one_persons_dialogue")
+def a_chat_about_a_prompt() -> None:
+    a_work_item(kind="chat_and_rank", prompt=make.make_prompt(make.make_project()))
+
+
+@breaks("chat_and_rank_is_one_persons_dialogue")
+def a_chat_for_two() -> None:
+    a_work_item(kind="chat_and_rank", dialogue=make.make_dialogue(), wanted=2)
+
+
+@breaks("rank_is_about_a_comparison")
+def a_dialogue_to_rank() -> None:
+    a_work_item(kind="rank", dialogue=make.make_dialogue())
+
+
+@breaks("a_work_item_wants_an_answer")
+def work_that_wants_no_answer() -> None:
+    a_work_item(kind="rank", comparison=make.make_comparison(), wanted=0)
+
+
+@breaks("one_work_item_per_comparison_and_kind")
+def a_comparison_queued_twice() -> None:
+    item = make.make_rank_work()
+    a_work_item(kind="rank", comparison=item.comparison)
+
+
+@breaks("one_work_item_per_dialogue_and_kind")
+def a_dialogue_queued_twice() -> None:
+    slot = make.make_chat()
+    a_work_item(kind="chat_and_rank", dialogue=slot.work_item.dialogue)
+
+
+HELD = {"state": "held", "lease_until": timezone.now(), "lease_token": uuid4()}
+CLOSED = {"closed_at": timezone.now()}
+
+
+def a_slot(item: WorkItem | None = None, **fields: Any) -> Slot:
+    return Slot.objects.create(**{"work_item": item or make.make_rank_work(), "number": 9} | fields)
+
+
+@breaks("one_live_slot_per_number")
+def two_free_slots_of_one_number() -> None:
+    a_slot(number=1)
+
+
+@breaks("one_live_slot_per_number")
+def a_free_slot_beside_a_filled_one() -> None:
+    item = make.make_rank_work()
+    a_slot(item, state="filled", annotator=make.make_user(), **CLOSED)
+    a_slot(item)
+
+
+@breaks("one_live_slot_per_annotator")
+def two_slots_held_by_one_person() -> None:
+    slot = make.make_rank_slot()
+    a_slot(slot.work_item, annotator=slot.annotator, **HELD)
+
+
+@breaks("one_live_slot_per_annotator")
+def a_slot_held_by_whoever_answered() -> None:
+    item, alice = make.make_rank_work(), make.make_user()
+    a_slot(item, state="filled", annotator=alice, **CLOSED)
+    a_slot(item, number=10, annotator=alice, **HELD)
+
+
+@breaks("a_slot_is_free_or_somebodys")
+def a_free_slot_with_an_annotator() -> None:
+    a_slot(annotator=make.make_user())
+
+
+@breaks("a_slot_is_free_or_somebodys")
+def a_held_slot_without_a_lease() -> None:
+    a_slot(state="held", annotator=make.make_user())
+
+
+@breaks("a_slot_is_free_or_somebodys")
+def a_slot_held_by_nobody() -> None:
+    a_slot(**HELD)
+
+
+@breaks("a_slot_is_free_or_somebodys")
+def a_slot_filled_at_no_time() -> None:
+    a_slot(state="filled", annotator=make.make_user())
+
+
+@breaks("a_slot_is_free_or_somebodys")
+def a_slot_lapsed_under_nobody() -> None:
+    a_slot(state="lapsed", **CLOSED)
+
+
+@breaks("a_slot_is_free_or_somebodys")
+def a_slot_in_another_state() -> None:
+    a_slot(state="lost", annotator=make.make_user(), **CLOSED)
+
+
+@breaks("slot_numbers_start_at_one")
+def slot_zero() -> None:
+    a_slot(number=0)
+
+
+@breaks("feedback_draft.slot_id")
+def two_drafts_of_one_slot() -> None:
+    slot = make.make_rank_slot()
+    Draft.objects.create(slot=slot)
+    Draft.objects.create(slot=slot)
+
+
+# Queued work
+
+
+def a_snapshot(**fields: Any) -> Snapshot:
+    return Snapshot.objects.create(**{"project": make.make_project()} | fields)
+
+
+LEASED = {"lease_token": uuid4(), "lease_until": timezone.now()}
+WRONG_QUEUED_WORK: list[tuple[str, str, dict[str, Any]]] = [
+    ("is_leased_exactly_while_running", "running_without_a_lease", {"state": "running"}),
+    ("is_leased_exactly_while_running", "running_without_an_end", {"state": "running", "lease_token": uuid4()}),
+    ("is_leased_exactly_while_running", "waiting_under_a_lease", {"state": "queued", **LEASED}),
+    ("is_leased_exactly_while_running", "done_under_a_lease", {"state": "done", "sha256": "s", **LEASED}),
+    ("fails_only_with_a_reason", "failed_without_a_reason", {"state": "failed", "error": ""}),
+    ("progress_is_a_fraction", "negative_progress", {"progress": -0.1}),
+    ("progress_is_a_fraction", "too_much_progress", {"progress": 1.1}),
+    ("state_is_known", "another_state", {"state": "paused"}),
+]
+
+
+def refuse_queued_work(prefix: str, build: Any, drop: tuple[str, ...] = ()) -> None:
+    """The same deeds for every kind of queued work."""
+    for name, what, fields in WRONG_QUEUED_WORK:
+        wrong = {key: value for key, value in fields.items() if key not in drop}
+        deed = lambda wrong=wrong: build(**wrong)  # noqa: E731 - it gets its name below
+        deed.__name__ = what
+        breaks(f"{prefix}_{name}")(deed)
+
+
+refuse_queued_work("generationrequest", make.make_request, drop=("sha256",))
+refuse_queued_work("snapshot", a_snapshot)
+
+
+@breaks("a_written_snapshot_has_its_hash")
+def a_written_snapshot_without_its_hash() -> None:
+    a_snapshot(state="done")
+
+
+@pytest.mark.parametrize(("name", "deed"), deeds.cases())
+def test_the_database_refuses(name: str, deed: Deed) -> None:
+    """`the database refuses two turns in one place`, and so on, each by the constraint that says so."""
+    assert_refused(name, deeds.columns_by_name()[name], deed)
+
+
+# What stands beside a constraint and is allowed
+
+
+def test_a_slot_may_lapse_and_be_skipped_many_times_under_one_number() -> None:
+    item, alice = make.make_rank_work(wanted=1), make.make_user()
+    for state in ("lapsed", "lapsed", "skipped"):
+        a_slot(item, number=1, state=state, annotator=alice, **CLOSED)
+    assert item.slots.count() == 4
+
+
+def test_answers_that_tell_nothing_of_strength_or_time_are_kept() -> None:
+    ranking = a_ranking(strength=None, seconds=None)
+    RankEntry.objects.create(ranking=ranking, candidate=ranking.comparison.candidates.all()[0], rank=None)
+    assert Ranking.objects.get().entries.get().rank is None
+
+
+def test_two_annotators_may_rank_the_same_and_one_may_correct() -> None:
+    item = make.make_rank_work()
+    for name in ("alice", "bob"):
+        slot = make.make_rank_slot(item.comparison, name=name)
+        a_ranking(slot=slot)
+        a_ranking(slot=slot, revision=2)
+    assert Ranking.objects.count() == 4
+
+
+def test_an_imported_ranking_and_dialogue_stand_without_a_slot() -> None:
+    source = an_import()
+    dialogue = Dialogue.objects.create(project=source.project, kind="imported", source_import=source)
+    comparison = Comparison.objects.create(dialogue=dialogue, after_position=0)
+    ranking = Ranking.objects.create(comparison=comparison, annotator_key="w7", source_import=source)
+    assert ranking.slot is None
+
+
+def test_a_served_model_with_an_endpoint_is_kept() -> None:
+    version = make.make_model(make.make_project(), backend="openai", endpoint="https://models.example.org/v1")
+    assert ModelVersion.objects.get(pk=version.pk).endpoint

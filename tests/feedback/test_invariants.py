@@ -1,0 +1,380 @@
+"""The checker is silent on a healthy record, and names each thing that must never be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.utils import timezone
+
+from feedback import append_only, dialogues, generation, invariants, queue, slots, snapshots
+from feedback.models import (
+    Candidate,
+    Comparison,
+    Dialogue,
+    GenerationRequest,
+    PromptGroup,
+    RankEntry,
+    Ranking,
+    Slot,
+    Snapshot,
+    Turn,
+    User,
+    WorkItem,
+)
+from feedback.rankings import withdraw_ranking
+from tests import make
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def own_data_folder(settings: Any, tmp_path: Path) -> None:
+    settings.DATA_DIR = tmp_path
+
+
+@pytest.fixture
+def record() -> None:
+    """A record in which everything has happened once: every phase, late, corrected, undone, skipped, failed."""
+    project = make.make_project(answers_per_comparison=2)
+    chat = make.make_chat(project, name="alice")
+    make.make_ranking(chat, ranks={}, all_bad=True)
+    make.answer_request(dialogues.ask_for_new_candidates(slot=chat))
+    make.make_ranking(chat)
+    withdraw_ranking(slot=chat, comparison=Comparison.objects.latest("pk"))
+    make.make_ranking(chat)
+    make.answer_request(dialogues.send_message(slot=chat, text="And in winter?", after_position=0))
+    make.make_ranking(chat)
+    dialogues.end_dialogue(slot=chat)
+    late = make.make_rank_slot(Comparison.objects.earliest("pk"), name="bob")
+    make.lapse(late)
+    corrected = make.make_ranking(late)
+    make.make_ranking(late, corrected.comparison, revises=1, strength=2)
+    slots.skip(make.make_rank_slot(Comparison.objects.all()[1], name="carol"), reason="no")
+    failed = queue.claim(GenerationRequest, make.make_request(make.make_dialogue(text="Another?")).pk)
+    assert failed is not None
+    for index in range(2):
+        generation.store_candidate(failed, index=index, text=f"Reply {index}.")
+    queue.fail(failed, "The model server is gone.", permanent=True)
+    generation.rank_what_is_there(failed)
+    own = dialogues.open_own_dialogue(project=project, user=make.make_member(project, "dora"))
+    dialogues.send_message(slot=own, text="May I repot it?", after_position=-1)
+    dialogues.skip_dialogue(slot=make.make_chat(project, text="A third?"), reason="no")
+    snapshots.write_now(snapshots.freeze(project=project, ring=False))
+
+
+def test_a_healthy_record_is_clean(record: None) -> None:
+    assert list(invariants.violations()) == []
+
+
+def test_an_empty_record_is_clean() -> None:
+    assert list(invariants.violations()) == []
+
+
+@contextmanager
+def unguarded() -> Iterator[None]:
+    """Where evidence may be spoiled, for a test."""
+    connection.check_constraints()
+    with append_only.suspended(connection):
+        yield
+        connection.check_constraints()
+
+
+def spoil(rows: Any, **fields: Any) -> None:
+    with unguarded():
+        assert rows.update(**fields) > 0
+
+
+# What must never be, by the check that must find it
+
+Plant = Callable[[], object]
+PLANTS: list[tuple[str, Plant]] = []
+
+
+def finds(check: Callable[[], object]) -> Callable[[Plant], Plant]:
+    def note(plant: Plant) -> Plant:
+        PLANTS.append((check.__name__, plant))
+        return plant
+
+    return note
+
+
+@finds(invariants.slots_within_wanted)
+def a_slot_too_many() -> None:
+    Slot.objects.create(work_item=WorkItem.objects.filter(kind="rank")[0], number=9)
+
+
+@finds(invariants.slots_within_wanted)
+def a_slot_that_never_came_back() -> None:
+    Slot.objects.filter(state="free").delete()
+
+
+@finds(invariants.counted_answers_within_wanted)
+def more_answers_than_were_wanted() -> None:
+    ranking = Ranking.objects.filter(slot__work_item__kind="rank").counted().get()
+    other = make.make_user("eve")
+    lapsed = Slot.objects.create(
+        work_item=ranking.slot.work_item, number=1, state="lapsed", annotator=other, closed_at=timezone.now()
+    )
+    Ranking.objects.create(
+        comparison=ranking.comparison,
+        slot=lapsed,
+        annotator=other,
+        annotator_key=f"u{other.pk}",
+        shown_order=ranking.shown_order,
+        late=True,
+    )
+
+
+@finds(invariants.one_answer_in_force)
+@finds(invariants.answers_are_their_holders)
+def an_answer_under_two_names() -> None:
+    ranking = Ranking.objects.counted().filter(slot__work_item__kind="chat_and_rank")[0]
+    Ranking.objects.create(
+        comparison=ranking.comparison,
+        slot=ranking.slot,
+        annotator=ranking.annotator,
+        annotator_key="somebody",
+        shown_order=ranking.shown_order,
+    )
+
+
+@finds(invariants.answers_are_their_holders)
+def an_answer_in_another_persons_slot() -> None:
+    spoil(Ranking.objects.filter(slot__work_item__kind="rank"), slot=Slot.objects.get(annotator__username="dora"))
+
+
+@finds(invariants.nobody_ranks_their_own)
+def the_author_ranked_their_own() -> None:
+    Dialogue.objects.filter(comparisons__rankings__slot__work_item__kind="rank").update(
+        author=User.objects.get(username="bob")
+    )
+
+
+@finds(invariants.nobody_ranks_their_own)
+def somebody_who_had_the_dialogue_ranked_in_it() -> None:
+    chat = WorkItem.objects.filter(kind="chat_and_rank").earliest("pk")
+    Slot.objects.create(
+        work_item=chat,
+        number=1,
+        state="lapsed",
+        annotator=User.objects.get(username="bob"),
+        closed_at=timezone.now(),
+    )
+
+
+def done() -> Any:
+    return GenerationRequest.objects.filter(state="done")
+
+
+@finds(invariants.requests_end_with_candidates_or_reason)
+def fewer_candidates_without_a_reason() -> None:
+    done().update(wanted=9)
+
+
+@finds(invariants.requests_end_with_candidates_or_reason)
+def more_candidates_than_wanted() -> None:
+    done().update(wanted=3)
+
+
+@finds(invariants.requests_end_with_candidates_or_reason)
+def done_without_a_question() -> None:
+    comparison = make.make_comparison(text="Which one?")
+    comparison.candidates.update(comparison=None)
+    comparison.delete()
+
+
+@finds(invariants.new_replies_were_asked_for)
+def new_replies_that_nobody_asked_for() -> None:
+    spoil(Ranking.objects.filter(all_bad=True), all_bad=False)
+
+
+@finds(invariants.candidates_are_of_their_comparison)
+def a_candidate_of_another_dialogue() -> None:
+    Candidate.objects.filter(pk=Candidate.objects.latest("pk").pk).update(dialogue=Dialogue.objects.earliest("pk"))
+
+
+@finds(invariants.candidates_are_of_their_comparison)
+def a_candidate_of_another_turn() -> None:
+    Candidate.objects.filter(pk=Candidate.objects.latest("pk").pk).update(after_position=7)
+
+
+@finds(invariants.candidates_are_of_their_comparison)
+def a_candidate_of_another_request() -> None:
+    Candidate.objects.filter(pk=Candidate.objects.latest("pk").pk).update(request=None)
+
+
+@finds(invariants.comparisons_have_candidates)
+def a_question_without_replies() -> None:
+    Comparison.objects.create(dialogue=Dialogue.objects.earliest("pk"), after_position=0)
+
+
+@finds(invariants.rankings_rank_what_was_shown)
+def a_place_for_a_reply_that_was_not_asked_about() -> None:
+    entry = RankEntry.objects.earliest("pk")
+    foreign = Candidate.objects.exclude(comparison=entry.ranking.comparison).latest("pk")
+    spoil(RankEntry.objects.filter(pk=entry.pk), candidate=foreign)
+
+
+@finds(invariants.rankings_rank_what_was_shown)
+def an_order_without_one_of_the_replies() -> None:
+    ranking = Ranking.objects.latest("pk")
+    spoil(Ranking.objects.filter(pk=ranking.pk), shown_order=ranking.shown_order[1:])
+
+
+@finds(invariants.rankings_rank_what_was_shown)
+def an_order_with_a_reply_twice() -> None:
+    ranking = Ranking.objects.latest("pk")
+    spoil(Ranking.objects.filter(pk=ranking.pk), shown_order=[*ranking.shown_order[1:], ranking.shown_order[1]])
+
+
+@finds(invariants.openings_lie_on_one_side)
+def an_opening_on_two_sides() -> None:
+    prompt = make.make_prompt(make.make_project())
+    twin = make.make_prompt(make.make_project(), "Quite another question?")
+    prompt.project.prompts.filter(pk=twin.pk).update(fingerprint=prompt.fingerprint)
+    PromptGroup.objects.filter(pk=twin.group_id).update(split="test")
+
+
+@finds(invariants.turns_have_no_gaps)
+def a_dialogue_with_a_gap() -> None:
+    Turn.objects.create(dialogue=Dialogue.objects.latest("pk"), position=7, role="user", content="Hello?")
+
+
+@finds(invariants.turns_have_no_gaps)
+def a_dialogue_without_a_beginning() -> None:
+    Turn.objects.filter(dialogue=Dialogue.objects.latest("pk")).update(position=1)
+
+
+def chosen() -> Any:
+    return Turn.objects.filter(candidate__isnull=False)
+
+
+@finds(invariants.dialogues_go_on_from_replies_to_them)
+def a_chosen_reply_in_other_words() -> None:
+    chosen().update(content="What it never said.")
+
+
+@finds(invariants.dialogues_go_on_from_replies_to_them)
+def a_chosen_reply_to_another_dialogue() -> None:
+    other = Candidate.objects.exclude(dialogue=chosen()[0].dialogue).latest("pk")
+    chosen().filter(pk=chosen()[0].pk).update(candidate=other)
+
+
+@finds(invariants.dialogues_go_on_from_replies_to_them)
+def a_chosen_reply_to_a_later_turn() -> None:
+    turn = chosen().earliest("pk")
+    later = Candidate.objects.filter(dialogue=turn.dialogue, after_position__gt=turn.position).latest("pk")
+    Turn.objects.filter(pk=turn.pk).update(candidate=later)
+
+
+@finds(invariants.ended_dialogues_ask_nothing)
+def replies_made_for_an_ended_dialogue() -> None:
+    request = GenerationRequest.objects.filter(state="queued").latest("pk")
+    Slot.objects.filter(work_item__dialogue=request.dialogue).update(state="filled", closed_at=timezone.now())
+    Dialogue.objects.filter(pk=request.dialogue_id).update(ended_at=timezone.now())
+
+
+@finds(invariants.ended_dialogues_ask_nothing)
+def an_ended_dialogue_that_somebody_holds() -> None:
+    held = Slot.objects.get(state="held", work_item__kind="chat_and_rank")
+    generation.cancel_requests(held.work_item.dialogue_id, because="It ended.")
+    Dialogue.objects.filter(pk=held.work_item.dialogue_id).update(ended_at=timezone.now())
+
+
+@finds(invariants.ended_dialogues_ask_nothing)
+def an_ended_dialogue_that_is_offered() -> None:
+    item = dialogues.open_dialogue(project=make.make_project())
+    Dialogue.objects.filter(pk=item.dialogue_id).update(ended_at=timezone.now())
+
+
+@finds(invariants.queued_work_is_owned_or_due)
+def work_whose_worker_died_long_ago() -> None:
+    request = queue.claim(GenerationRequest, make.make_request(make.make_dialogue(text="Who?")).pk)
+    assert request is not None
+    GenerationRequest.objects.filter(pk=request.pk).update(lease_until=timezone.now() - timedelta(minutes=11))
+
+
+@finds(invariants.queued_work_is_owned_or_due)
+def work_that_waits_for_next_year() -> None:
+    make.make_request(make.make_dialogue(text="When?"), due_at=timezone.now() + timedelta(days=365))
+
+
+@finds(invariants.snapshots_match_their_manifest)
+def a_snapshot_whose_file_was_changed() -> None:
+    written = next(path for path in snapshots.folder_of(Snapshot.objects.get()).rglob("*.jsonl") if path.stat().st_size)
+    written.chmod(0o600)
+    written.write_text(written.read_text() + "\n")
+
+
+@finds(invariants.snapshots_match_their_manifest)
+def a_snapshot_whose_file_is_gone() -> None:
+    written = next(snapshots.folder_of(Snapshot.objects.get()).rglob("*.jsonl"))
+    written.parent.chmod(0o700)
+    written.unlink()
+
+
+@pytest.mark.parametrize(("check", "plant"), PLANTS, ids=[plant.__name__ for _, plant in PLANTS])
+def test_the_checker_finds(record: None, check: str, plant: Plant) -> None:
+    """`the checker finds a slot too many`, and so on, and says which row it is."""
+    plant()
+    found = {violation.check: violation for violation in invariants.violations()}
+    assert check.replace("_", " ") in found
+    violation = found[check.replace("_", " ")]
+    assert violation.target.split()[-1].isdigit() and violation.found
+    assert str(violation) == f"{violation.check}: {violation.target}: {violation.found}"
+
+
+def test_every_check_is_known_to_find_something() -> None:
+    ours = {check.__name__ for check in invariants.CHECKS if check.__module__ == "feedback.invariants"}
+    assert ours == {check for check, _ in PLANTS}
+
+
+def test_looking_changes_nothing_and_asks_a_bounded_number_of_questions(
+    record: None, django_assert_max_num_queries: Any
+) -> None:
+    with django_assert_max_num_queries(45):
+        list(invariants.violations())
+
+
+# The command
+
+
+def test_the_command_says_that_all_is_well(record: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    call_command("check_invariants", json=str(tmp_path / "found.json"))
+    assert f"{len(invariants.CHECKS)} checks, no violations." in capsys.readouterr().out
+    assert json.loads((tmp_path / "found.json").read_text()) == {"checks": len(invariants.CHECKS), "violations": []}
+
+
+def test_the_command_fails_with_the_ids(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    make.make_rank_work()
+    a_slot_too_many()
+    with pytest.raises(CommandError) as failure:
+        call_command("check_invariants", json=str(tmp_path / "found.json"))
+    item = WorkItem.objects.get()
+    assert failure.value.returncode == 1
+    assert f"slots within wanted: work item {item.pk}: 3 live slots for 2 wanted" in capsys.readouterr().err
+    (row,) = json.loads((tmp_path / "found.json").read_text())["violations"]
+    assert row["target"] == f"work item {item.pk}"
+
+
+# Neighbours
+
+
+def test_a_neighbours_check_is_asked_too_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invariants, "CHECKS", [])
+
+    def nothing_is_ever_wrong() -> Iterator[tuple[str, str]]:
+        yield "model 1", "was wrong all the same"
+
+    invariants.register(nothing_is_ever_wrong)
+    assert invariants.register(nothing_is_ever_wrong) is nothing_is_ever_wrong
+    (violation,) = invariants.violations()
+    assert violation.check == "nothing is ever wrong"

@@ -1,0 +1,153 @@
+"""Builders of rows with good defaults. Alice annotates, Bob reviews, Charlie is a stranger, Maria manages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+from django.utils import timezone
+
+from feedback import dialogues, generation, queue, rankings, slots
+from feedback.models import (
+    Candidate,
+    Comparison,
+    Dialogue,
+    GenerationRequest,
+    Membership,
+    ModelVersion,
+    Project,
+    Prompt,
+    PromptGroup,
+    Ranking,
+    Slot,
+    Turn,
+    User,
+    WorkItem,
+)
+from feedback.prompts import add_prompt
+
+PASSWORD = "correct horse battery"  # of the test people only
+
+
+def make_user(name: str = "alice", **fields: Any) -> User:
+    user = User.objects.filter(username=name).first()
+    return user or User.objects.create_user(name, password=PASSWORD, first_name=name.capitalize(), **fields)
+
+
+def make_project(slug: str = "plant-desk", *, with_policy: bool = True, **fields: Any) -> Project:
+    project, made = Project.objects.get_or_create(
+        slug=slug, defaults={"name": slug.replace("-", " ").capitalize(), "ready_dialogues": 0} | fields
+    )
+    if made and with_policy:
+        project.policy = make_model(project, state="passed")
+        project.save(update_fields=["policy"])
+    return project
+
+
+def make_member(project: Project, name: str = "alice", role: str = Membership.Role.ANNOTATOR) -> User:
+    user = make_user(name)
+    Membership.objects.get_or_create(project=project, user=user, defaults={"role": role})
+    return user
+
+
+def make_model(project: Project, kind: str = ModelVersion.Kind.POLICY, **fields: Any) -> ModelVersion:
+    number = ModelVersion.objects.filter(project=project, kind=kind).count() + 1
+    return ModelVersion.objects.create(
+        **{"project": project, "kind": kind, "number": number, "location": f"{kind}-{number}"} | fields
+    )
+
+
+def make_prompt(project: Project, text: str = "Why are my basil leaves yellow?", split: str = "train") -> Prompt:
+    return add_prompt(project=project, messages=[{"role": "user", "content": text}], split=split, group=text[:200])
+
+
+def make_dialogue(
+    project: Project | None = None, *, text: str = "Why are my basil leaves yellow?", **fields: Any
+) -> Dialogue:
+    project = project or make_project()
+    split = fields.pop("split", PromptGroup.Split.TRAIN)
+    fields.setdefault("prompt", make_prompt(project, text, split))
+    dialogue = Dialogue.objects.create(project=project, policy=project.policy, **fields)
+    Turn.objects.create(dialogue=dialogue, position=0, role="user", content=text)
+    return dialogue
+
+
+def make_request(dialogue: Dialogue | None = None, **fields: Any) -> GenerationRequest:
+    dialogue = dialogue or make_dialogue()
+    request = generation.request_candidates(dialogue=dialogue)
+    if fields:
+        GenerationRequest.objects.filter(pk=request.pk).update(**fields)
+        request.refresh_from_db()
+    return request
+
+
+def answer_request(request: GenerationRequest, texts: Sequence[str] | None = None) -> Comparison:
+    """Do what a generation worker does: claim, store each candidate, complete."""
+    claimed = queue.claim(GenerationRequest, request.pk)
+    assert claimed is not None
+    texts = texts or [f"Reply {index} to this." for index in range(claimed.wanted)]
+    for index, text in enumerate(texts):
+        generation.store_candidate(claimed, index=index, text=text, seed=index, mean_logprob=-1.0)
+    fewer = "" if len(texts) == claimed.wanted else "redrawing gave equal texts"
+    comparison = generation.complete_request(claimed, fewer_because=fewer)
+    assert comparison is not None
+    return comparison
+
+
+def make_comparison(
+    project: Project | None = None, *, candidates: int = 4, texts: Sequence[str] | None = None, **dialogue_fields: Any
+) -> Comparison:
+    """A dialogue whose replies are there, waiting to be ranked."""
+    dialogue = make_dialogue(project, **dialogue_fields)
+    Project.objects.filter(pk=dialogue.project_id).update(candidates_per_turn=candidates)
+    return answer_request(generation.request_candidates(dialogue=dialogue), texts)
+
+
+def make_chat(project: Project | None = None, *, name: str = "alice", answered: bool = True, **fields: Any) -> Slot:
+    """A chat-and-rank slot held by a member, its first replies there (or still on the way)."""
+    project = project or make_project()
+    user = make_member(project, name)
+    prompt = make_prompt(project, fields.pop("text", "Why are my basil leaves yellow?"))
+    item = dialogues.open_dialogue(project=project, prompt=prompt)
+    if answered:
+        answer_request(GenerationRequest.objects.get(dialogue=item.dialogue))
+    slot = slots.claim_slot(item.slots.get().pk, user=user)
+    assert slot is not None
+    return slot
+
+
+def make_rank_work(comparison: Comparison | None = None, *, wanted: int = 2) -> WorkItem:
+    return dialogues.ask_for_rankings(comparison=comparison or make_comparison(), wanted=wanted)
+
+
+def make_rank_slot(comparison: Comparison | None = None, *, name: str = "alice", wanted: int = 2) -> Slot:
+    """A rank-only slot held by a member."""
+    item = make_rank_work(comparison, wanted=wanted)
+    user = make_member(item.project, name)
+    slot = slots.next_slot(user=user, project=item.project, kind=WorkItem.Kind.RANK)
+    assert slot is not None
+    return slot
+
+
+def make_ranking(slot: Slot | None = None, comparison: Comparison | None = None, **answer: Any) -> Ranking:
+    """A stored ranking: by default the candidates in the order they were made, best first."""
+    slot = slot or make_rank_slot(comparison)
+    comparison = comparison or slot.work_item.comparison or slot.work_item.dialogue.comparisons.latest("pk")
+    answer.setdefault("ranks", ranks_by_index(comparison))
+    answer.setdefault("submit_key", uuid4())
+    return rankings.record_ranking(slot=slot, comparison=comparison, **answer)
+
+
+def ranks_by_index(comparison: Comparison, places: Sequence[int] | None = None) -> Mapping[int, int]:
+    """{candidate id: place} for the candidates in the order they were made."""
+    candidates: list[Candidate] = list(comparison.candidates.order_by("index"))
+    return {candidate.pk: place for candidate, place in zip(candidates, places or range(1, 10), strict=False)}
+
+
+def lapse(slot: Slot) -> None:
+    """Let a slot's time run out, as the sweep would find it."""
+    Slot.objects.filter(pk=slot.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    slots.lapse_slots()
+    slot.refresh_from_db()
