@@ -1,0 +1,182 @@
+"""Take files in: read all of every file first, then write all or nothing, and never the same file twice."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_slug
+from django.db import IntegrityError, transaction
+
+from feedback import audit
+from feedback.errors import ImportRefused
+from feedback.imports import FORMATS
+from feedback.imports.reading import Advance, Lines, Problems
+from feedback.imports.records import ImportedDialogue
+from feedback.imports.writing import write_dialogues
+from feedback.models import Import, Project, User
+from feedback.prompts import content_hash
+
+LONGEST_SLUG = 60
+
+
+@dataclass
+class FileReport:
+    """What a file holds, and whether it was taken in before."""
+
+    path: Path
+    sha256: str = ""
+    counts: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    known: str = ""  # why it is not taken in again; empty when it is new
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "file": str(self.path),
+            "sha256": self.sha256,
+            "counts": dict(sorted(self.counts.items())),
+            "notes": dict(sorted(self.notes.items())),
+            "known": self.known,
+        }
+
+
+def no_advance(count: int) -> None:
+    """Nobody watches how far the reading is."""
+
+
+def import_files(
+    paths: Sequence[Path],
+    *,
+    file_format: str,
+    slug: str,
+    created_by: User | None = None,
+    dry_run: bool = False,
+    advance: Advance = no_advance,
+) -> list[FileReport]:
+    """Take files into a project, made when it is missing: every line of every file, or nothing.
+
+    A file that was taken in before is left out, and its report says when that was.
+    advance  told of bytes read; each new file is read twice, each known one and each in a dry run once
+    Raises   ImportRefused, naming file, line, field and remedy; then nothing was changed
+    """
+    _refuse_slug(slug)
+    reports = [inspect(path, file_format, advance) for path in paths]
+    mark_known(reports, file_format, slug)
+    new = [report for report in reports if not report.known]
+    if new and not dry_run:
+        try:
+            _write(new, file_format, slug, created_by, advance)
+        except IntegrityError:
+            mark_known(reports, file_format, slug)
+            if not all(report.known for report in reports):
+                raise
+    return reports
+
+
+def _refuse_slug(slug: str) -> None:
+    try:
+        validate_slug(slug)
+    except ValidationError as err:
+        raise ImportRefused(f"{slug!r} is no project name: use letters, digits, - and _ only.") from err
+    if len(slug) > LONGEST_SLUG:
+        raise ImportRefused(f"A project name has at most {LONGEST_SLUG} characters; this one has {len(slug)}.")
+    if Project.objects.filter(slug=slug, is_rehearsal=True).exists():
+        raise ImportRefused(f"{slug} is a rehearsal, which is never mixed with real data. Import into another project.")
+
+
+def inspect(path: Path, file_format: str, advance: Advance = no_advance) -> FileReport:
+    """Read a whole file and count what is in it; writes nothing.
+
+    Raises  ImportRefused
+    """
+    report = FileReport(path)
+    problems = Problems(str(path))
+    openings: set[bytes] = set()
+    lines = _open(path, problems, advance)
+    for record in FORMATS[file_format](lines, problems):
+        _count(report, record)
+        opening = record.opening()
+        if opening:
+            openings.add(bytes.fromhex(content_hash(opening)))
+    problems.raise_if_any()
+    if not report.counts["dialogues"]:
+        raise ImportRefused(f"{path} holds no lines. Nothing was imported.")
+    report.counts.update(lines=lines.filled, openings=len(openings))
+    report.sha256 = lines.sha256
+    return report
+
+
+def _open(path: Path, problems: Problems, advance: Advance) -> Lines:
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise ImportRefused(f"{path} is no file that can be read. Check the path. Nothing was imported.")
+    return Lines(path, problems, advance)
+
+
+def _count(report: FileReport, record: ImportedDialogue) -> None:
+    report.notes.update(record.notes)
+    report.counts.update(
+        dialogues=1,
+        turns=len(record.turns),
+        candidates=len(record.candidates),
+        compared_candidates=sum(candidate.is_compared for candidate in record.candidates),
+        empty_candidates=sum(candidate.is_empty for candidate in record.candidates),
+        comparisons=record.has_comparison,
+        rankings=record.has_comparison,
+    )
+
+
+def mark_known(reports: Sequence[FileReport], file_format: str, slug: str) -> None:
+    """Say of each file whether it was taken in before, or stands in the list twice."""
+    earlier: dict[str, Path] = {}
+    for report in reports:
+        before = Import.objects.filter(project__slug=slug, format=file_format, sha256=report.sha256).first()
+        if before is not None:
+            when = before.created_at.strftime("%Y-%m-%d %H:%M UTC")
+            report.known = f"imported already on {when} as {before.file_name}"
+        elif report.sha256 in earlier:
+            report.known = f"the same as {earlier[report.sha256]} in this list"
+        earlier.setdefault(report.sha256, report.path)
+
+
+@transaction.atomic
+def _write(
+    reports: Sequence[FileReport], file_format: str, slug: str, created_by: User | None, advance: Advance
+) -> None:
+    name = slug.replace("-", " ").replace("_", " ").strip().capitalize() or slug
+    project, made = Project.objects.get_or_create(slug=slug, defaults={"name": name})
+    if made:
+        audit.record("project.created", project=project, actor=created_by, target=project)
+    for report in reports:
+        _write_file(report, project, file_format, created_by, advance)
+
+
+def _write_file(
+    report: FileReport, project: Project, file_format: str, created_by: User | None, advance: Advance
+) -> None:
+    source = Import.objects.create(
+        project=project,
+        format=file_format,
+        file_name=report.path.name[-255:],
+        sha256=report.sha256,
+        report=report.as_json(),
+        created_by=created_by,
+    )
+    problems = Problems(str(report.path))
+    lines = _open(report.path, problems, advance)
+    write_dialogues(source, _checked(FORMATS[file_format](lines, problems), problems))
+    if lines.sha256 != report.sha256:
+        raise ImportRefused(f"{report.path} changed while it was read. Nothing was imported. Import it again.")
+    audit.record("import.taken_in", project=project, actor=created_by, target=source, **report.counts)
+
+
+def _checked(records: Iterator[ImportedDialogue], problems: Problems) -> Iterator[ImportedDialogue]:
+    """The records of the second reading; a fault now means that the file changed."""
+    for record in records:
+        problems.raise_if_any()
+        yield record
+    problems.raise_if_any()
