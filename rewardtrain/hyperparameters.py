@@ -1,0 +1,283 @@
+"""What can be set for sampling, reward models and PPO: defaults, meanings, and what is refused. No torch here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from rewardtrain.errors import LearningError
+
+
+class InvalidSettings(LearningError, ValueError):
+    """Settings that cannot work; the message names each and says what to set instead."""
+
+    code = "invalid_settings"
+
+    def __init__(self, problems: list[str]):
+        self.problems = problems
+        super().__init__(" ".join(problems))
+
+
+class Settings:
+    """What the settings below share: to and from plain dictionaries (as a run stores them), and a check."""
+
+    def problems(self) -> list[str]:
+        """One sentence for each value that cannot work."""
+        raise NotImplementedError
+
+    def validate(self) -> Self:
+        """These settings, or InvalidSettings with every problem at once."""
+        if found := self.problems():
+            raise InvalidSettings(found)
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, for JSON."""
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from what `to_dict` gave, validated; names left out keep their defaults."""
+        known = {one.name: one for one in fields(cls)}  # type: ignore[arg-type]
+        if unknown := sorted(set(values) - set(known)):
+            raise InvalidSettings([f"There is no setting {', '.join(unknown)}; known are {', '.join(sorted(known))}."])
+        given = dict(values)
+        for name, nested in cls._nested().items():
+            if isinstance(given.get(name), Mapping):
+                given[name] = nested.from_dict(given[name])
+        return cls(**given).validate()
+
+    @classmethod
+    def _nested(cls) -> dict[str, type[Settings]]:
+        return {}
+
+
+def _positive(settings: object, *names: str) -> list[str]:
+    return [f"Set {name} above 0 (it is {getattr(settings, name)})." for name in names if getattr(settings, name) <= 0]
+
+
+def _not_negative(settings: object, *names: str) -> list[str]:
+    return [
+        f"Set {name} to 0 or more (it is {getattr(settings, name)})." for name in names if getattr(settings, name) < 0
+    ]
+
+
+def _shares(settings: object, *names: str) -> list[str]:
+    return [
+        f"Set {name} between 0 and 1 (it is {getattr(settings, name)})."
+        for name in names
+        if not 0 <= getattr(settings, name) <= 1
+    ]
+
+
+def _one_of(settings: object, name: str, allowed: tuple[str, ...]) -> list[str]:
+    value = getattr(settings, name)
+    return [] if value in allowed else [f"Set {name} to one of {', '.join(allowed)} (it is {value!r})."]
+
+
+@dataclass(frozen=True)
+class SamplingSettings(Settings):
+    """How replies are drawn. temperature 0 takes the likeliest token; top_p 1 and top_k 0 leave the choice whole."""
+
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_prompt_tokens: int = 448
+
+    def problems(self) -> list[str]:
+        found = _positive(self, "max_new_tokens", "max_prompt_tokens") + _not_negative(self, "temperature", "top_k")
+        if not 0 < self.top_p <= 1:
+            found.append(f"Set top_p above 0 and at most 1 (it is {self.top_p}).")
+        return found
+
+    @property
+    def is_plain(self) -> bool:
+        """True if a token's chance is the network's own at this temperature, nothing cut off."""
+        return self.temperature > 0 and self.top_p >= 1 and self.top_k == 0
+
+
+@dataclass(frozen=True)
+class LoraSettings(Settings):
+    """Low-rank adapters for large bases. rank 0 switches them off: every weight is trained."""
+
+    rank: int = 0
+    alpha: float = 16.0
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()  # empty: every linear layer of the trunk
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target_modules", tuple(self.target_modules))
+
+    def problems(self) -> list[str]:
+        found = _not_negative(self, "rank")
+        if self.rank:
+            found += _positive(self, "alpha")
+        if not 0 <= self.dropout < 1:
+            found.append(f"Set dropout of LoRA to 0 or more and below 1 (it is {self.dropout}).")
+        return found
+
+    @property
+    def is_on(self) -> bool:
+        return self.rank > 0
+
+
+TIES = ("none", "half")
+MARGINS = ("none", "strength")
+ALL_BAD = ("off", "on")
+LIKELIHOODS = ("auto", "off")
+POOLINGS = ("auto", "last", "mean", "cls")
+SCHEDULES = ("constant", "linear", "cosine")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class RewardModelSettings(Settings):
+    """How a preference reward model is trained.
+
+    The defaults suit a small base of a few million parameters: two epochs, because more memorise the annotators'
+    errors. For a pretrained encoder or a large decoder set learning_rate to 1e-5 … 5e-5.
+    """
+
+    epochs: float = 2.0
+    learning_rate: float = 3e-4
+    final_learning_rate_share: float = 0.1
+    warmup_share: float = 0.05
+    schedule: str = "cosine"
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    comparisons_per_step: int = 8
+    tokens_per_forward: int = 4096
+    max_tokens: int = 512
+    max_reply_tokens: int = 256
+    ties: str = "half"
+    margin: str = "none"
+    all_bad: str = "off"
+    pooling: str = "auto"
+    likelihood: str = "auto"
+    share_prefix: bool = True
+    dropout: bool = True
+    early_stopping: bool = False
+    evaluations_per_epoch: int = 1
+    patience: int = 1
+    dtype: str = "float32"
+    device: str = "cpu"
+    seed: int = 0
+    lora: LoraSettings = field(default_factory=LoraSettings)
+
+    @classmethod
+    def _nested(cls) -> dict[str, type[Settings]]:
+        return {"lora": LoraSettings}
+
+    def problems(self) -> list[str]:
+        found = _positive(
+            self, "epochs", "learning_rate", "max_grad_norm", "comparisons_per_step", "tokens_per_forward",
+            "max_tokens", "max_reply_tokens", "evaluations_per_epoch", "patience",
+        )  # fmt: skip
+        found += _not_negative(self, "weight_decay") + _shares(self, "warmup_share", "final_learning_rate_share")
+        found += _one_of(self, "ties", TIES) + _one_of(self, "margin", MARGINS) + _one_of(self, "all_bad", ALL_BAD)
+        found += _one_of(self, "pooling", POOLINGS) + _one_of(self, "likelihood", LIKELIHOODS)
+        found += _one_of(self, "schedule", SCHEDULES)
+        found += _one_of(self, "dtype", DTYPES)
+        if self.max_reply_tokens >= self.max_tokens:
+            found.append(
+                f"Set max_reply_tokens ({self.max_reply_tokens}) below max_tokens ({self.max_tokens}): "
+                "the dialogue needs room as well."
+            )
+        return found + self.lora.problems()
+
+
+@dataclass(frozen=True)
+class PpoSettings(Settings):
+    """How a policy is optimised. Rates and counts are per update unless their name says otherwise."""
+
+    updates: int = 45
+    samples_per_update: int = 64
+    samples_per_prompt: int = 1
+    passes: int = 2
+    minibatch_size: int = 32
+    tokens_per_forward: int = 4096
+    learning_rate: float = 1e-4
+    warmup_updates: int = 5
+    schedule: str = "linear"
+    final_learning_rate_share: float = 0.05
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    clip_range: float = 0.2
+    value_clip_range: float = 0.2
+    value_coef: float = 0.1
+    entropy_coef: float = 0.0
+    gamma: float = 1.0
+    gae_lambda: float = 0.95
+    kl_coef: float = 0.1
+    kl_controller: str = "fixed"
+    kl_target_nats: float = 1.0
+    kl_horizon_samples: int = 2000
+    pass_kl_limit: float = 0.1
+    divergence_kl_nats: float = 50.0
+    length_penalty: float = 0.0
+    length_free_tokens: int = 0
+    malformed_penalty: float = 1.0
+    repetition_penalty: float = 0.0
+    reward_clip: float = 5.0
+    share_prefix: bool = True
+    seed: int = 0
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+
+    @classmethod
+    def _nested(cls) -> dict[str, type[Settings]]:
+        return {"sampling": SamplingSettings, "lora": LoraSettings}
+
+    def problems(self) -> list[str]:
+        found = _positive(
+            self, "updates", "samples_per_update", "samples_per_prompt", "passes", "minibatch_size",
+            "tokens_per_forward", "learning_rate", "max_grad_norm", "clip_range", "value_clip_range",
+            "kl_target_nats", "kl_horizon_samples", "pass_kl_limit", "divergence_kl_nats", "reward_clip",
+        )  # fmt: skip
+        found += _not_negative(
+            self, "warmup_updates", "weight_decay", "value_coef", "entropy_coef", "kl_coef", "length_penalty",
+            "length_free_tokens", "malformed_penalty", "repetition_penalty",
+        )  # fmt: skip
+        found += _shares(self, "gamma", "gae_lambda", "final_learning_rate_share")
+        found += _one_of(self, "schedule", SCHEDULES) + _one_of(self, "kl_controller", ("fixed", "adaptive"))
+        found += self._problems_of_division() + self.sampling.problems() + self.lora.problems()
+        if not self.sampling.is_plain:
+            found.append(
+                "Sample PPO's replies with a temperature above 0, top_p 1 and top_k 0: "
+                "the update needs their true chances."
+            )
+        return found
+
+    def _problems_of_division(self) -> list[str]:
+        found = []
+        if self.samples_per_prompt > 0 and self.samples_per_update % self.samples_per_prompt:
+            found.append(
+                f"Make samples_per_update ({self.samples_per_update}) a multiple of "
+                f"samples_per_prompt ({self.samples_per_prompt})."
+            )
+        if self.minibatch_size > self.samples_per_update:
+            found.append(
+                f"Set minibatch_size ({self.minibatch_size}) to at most samples_per_update ({self.samples_per_update})."
+            )
+        return found
+
+    @property
+    def prompts_per_update(self) -> int:
+        return self.samples_per_update // self.samples_per_prompt
+
+
+def learning_rate_share(step: int, steps: int, *, warmup: int, schedule: str, final: float) -> float:
+    """What share of the learning rate step `step` (from 0) of `steps` uses: a linear warm-up, then the schedule.
+
+    The first step already moves (1 / warmup); the last one uses `final` unless the schedule is constant.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule == "constant":
+        return 1.0
+    progress = (step - warmup) / max(1, steps - 1 - warmup)
+    falling = 1 - progress if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return final + (1 - final) * max(0.0, falling)

@@ -1,0 +1,569 @@
+"""Proximal policy optimisation against learned rewards, held to a reference policy (arXiv:1707.06347, 1909.08593)."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardtrain.advantages import gae
+from rewardtrain.chat import EncodedPrompt, Turn
+from rewardtrain.errors import NothingToLearn, TrainingDiverged
+from rewardtrain.hyperparameters import PpoSettings, learning_rate_share
+from rewardtrain.kl import KlController, kl_controller, reply_kl, token_kl
+from rewardtrain.lora import trainable_parameters
+from rewardtrain.losses import clipped_policy_loss, clipped_value_loss, masked_mean, masked_whiten
+from rewardtrain.metrics import explained_variance
+from rewardtrain.policy import PolicyWithValue, ReferencePolicy
+from rewardtrain.sampling import Reply, encode_for_sampling, sample_replies
+from rewardtrain.seeds import stable_seed
+from rewardtrain.shared_prefix import length_buckets
+
+Prompt = Sequence[Turn]
+Scorer = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], Sequence[Sequence[float] | Tensor]]
+"""Prompts and the replies to each, to as many scores: what `RewardModel.scores` is."""
+
+
+@dataclass(frozen=True)
+class WeightedReward:
+    """One term of the reward: (score - mean) / std · weight.
+
+    mean, std  over the reference policy's replies to training prompts, fixed at the start of a round, so that steps,
+               ledger and gate can be compared (`reward_scale` measures them)
+    """
+
+    name: str
+    weight: float
+    scorer: Scorer
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
+            raise ValueError(
+                f"The reward {self.name} needs a finite mean and a spread above 0, not {self.mean} and {self.std}: "
+                "a scorer that gives every reply the same teaches nothing."
+            )
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One sample with every term of its reward."""
+
+    step: int  # the update it was drawn for, from 1
+    index: int
+    prompt: list[Turn]
+    response: str
+    terms: dict[str, float]  # as weighed into the sum: the rewards by name, length_penalty, malformed_penalty
+    raw_terms: dict[str, float]  # the rewards before standardising and weighing
+    reward: float  # sum of the terms, KL left out
+    kl_nats: float
+    kl_penalty: float  # kl_coef · kl_nats, taken off token by token
+    token_count: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class PpoStep:
+    """What one update did. Means are over its samples, or over their tokens where a token has its own number."""
+
+    step: int  # from 1
+    steps: int
+    reward: float  # mean sum of the terms, KL left out
+    terms: dict[str, float]  # mean of each term as weighed
+    kl_nats: float  # mean over replies of the summed per-token difference
+    kl_coef: float
+    entropy: float
+    clip_fraction: float
+    approximate_kl: float  # per token, between the policy that drew and the one after the update
+    policy_loss: float
+    value_loss: float
+    explained_variance: float
+    gradient_norm: float
+    learning_rate: float
+    response_tokens: float
+    finished_rate: float
+    distinct_rate: float
+    passes: int
+    samples: int  # drawn so far
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class PpoResult:
+    """The policy was changed in place; this is what happened to it."""
+
+    policy: PolicyWithValue
+    steps: list[PpoStep]
+    samples: int
+    dialogues_cut: int
+    turns_cut: int
+    kl_coef: float
+
+    @property
+    def kl_nats(self) -> float:
+        """Mean over the last fifth of the updates, because one update's is noisy."""
+        last = self.steps[-max(1, len(self.steps) // 5) :]
+        return sum(step.kl_nats for step in last) / len(last)
+
+
+@dataclass
+class Rollout:
+    """Samples of one update and all that is known of them. Rows stand grouped by prompt.
+
+    Tensors are (B, T) float, 0 where `response_mask` is False, unless said otherwise.
+    """
+
+    prompts: list[Prompt]
+    prompt_ids: list[list[int]]
+    owners: list[int]  # per sample the place of its prompt
+    replies: list[Reply]
+    response_mask: Tensor  # (B, T) bool
+    logprobs: Tensor
+    values: Tensor
+    ref_logprobs: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)  # (B,) each
+    raw_terms: dict[str, Tensor] = field(default_factory=dict)  # (B,) each
+    scores: Tensor = field(default_factory=lambda: torch.zeros(0))  # (B,) sum of the terms
+    rewards: Tensor = field(default_factory=lambda: torch.zeros(0))
+    advantages: Tensor = field(default_factory=lambda: torch.zeros(0))
+    returns: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def __len__(self) -> int:
+        return len(self.replies)
+
+    @property
+    def kl(self) -> Tensor:
+        """(B,) nats per reply."""
+        return reply_kl(self.logprobs, self.ref_logprobs, self.response_mask)
+
+
+@dataclass
+class UpdateStatistics:
+    """Sums over the passes of one update."""
+
+    tokens: int = 0
+    loss_tokens: int = 0
+    policy_loss: float = 0.0
+    value_loss: float = 0.0
+    clipped: float = 0.0
+    entropy: float = 0.0
+    last_pass_kl: float = 0.0
+    gradient_norm: float = 0.0
+    optimizer_steps: int = 0
+    passes: int = 0
+
+
+def train_policy(
+    prompts: Sequence[Prompt],
+    *,
+    policy: PolicyWithValue,
+    ref_policy: ReferencePolicy,
+    rewards: Sequence[WeightedReward],
+    settings: PpoSettings,
+    on_step: Callable[[PpoStep], object] = lambda step: None,
+    ledger: Callable[[list[LedgerEntry]], object] = lambda entries: None,
+) -> PpoResult:
+    """Optimise `policy` in place; saving it is the caller's.
+
+    prompts     dialogues that end where a reply is wanted; each update takes the next ones of a shuffled round
+    ref_policy  from `reference_policy(policy)`, taken before the first update
+    on_step     told of every update as it ends
+    ledger      given the update's samples, each with every term of its reward
+    Raises      TrainingDiverged at numbers that are none or a KL that explodes; NothingToLearn without prompts or
+                rewards; whatever the callbacks raise
+    """
+    settings.validate()
+    if not prompts or not rewards:
+        raise NothingToLearn("PPO needs at least one prompt and one reward.")
+    encoded = [encode_for_sampling(policy, policy.tokenizer, prompt, settings.sampling) for prompt in prompts]
+    parameters = trainable_parameters(policy)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    kl_control = kl_controller(
+        settings.kl_controller, kl_coef=settings.kl_coef, target_nats=settings.kl_target_nats,
+        horizon_samples=settings.kl_horizon_samples,
+    )  # fmt: skip
+    policy.eval()  # no dropout: the update must see the policy that drew
+    steps: list[PpoStep] = []
+    for step in range(settings.updates):
+        places = prompts_of_update(len(prompts), step, settings)
+        # 1 sample
+        rollout = sample_rollout(
+            policy, ref_policy, [prompts[p] for p in places], [encoded[p] for p in places], settings, step
+        )
+        # 2 score
+        score(rollout, rewards, settings)
+        # 3 reward
+        rollout.rewards = token_rewards(rollout, kl_control.kl_coef)
+        # 4 advantage
+        estimate_advantages(rollout, settings)
+        check_rollout(rollout, step, settings)
+        # 5 update
+        learning_rate = _set_learning_rate(optimizer, step, settings)
+        statistics = update(policy, optimizer, parameters, rollout, settings, step)
+        # 6 log
+        done = _summary(rollout, statistics, kl_control, settings, step, learning_rate)
+        ledger(ledger_entries(rollout, kl_control.kl_coef, step))
+        steps.append(done)
+        on_step(done)
+        kl_control.update(done.kl_nats, len(rollout))
+    return PpoResult(
+        policy=policy,
+        steps=steps,
+        samples=settings.updates * settings.samples_per_update,
+        dialogues_cut=sum(bool(one.turns_cut) for one in encoded),
+        turns_cut=sum(one.turns_cut for one in encoded),
+        kl_coef=kl_control.kl_coef,
+    )
+
+
+# 1 sample
+
+
+def prompts_of_update(count: int, step: int, settings: PpoSettings) -> list[int]:
+    """Places of the prompts that update `step` (from 0) uses: every prompt once before any comes again.
+
+    Known from the seed and the step alone, so that a resumed run goes on where it stopped.
+    """
+    wanted = settings.prompts_per_update
+    places: list[int] = []
+    while len(places) < wanted:
+        sweep, offset = divmod(step * wanted + len(places), count)
+        order = list(range(count))
+        random.Random(stable_seed(settings.seed, "prompts", sweep)).shuffle(order)
+        places += order[offset : offset + wanted - len(places)]
+    return places
+
+
+def sample_rollout(
+    policy: PolicyWithValue,
+    ref_policy: ReferencePolicy,
+    prompts: Sequence[Prompt],
+    encoded: Sequence[EncodedPrompt],
+    settings: PpoSettings,
+    step: int,
+) -> Rollout:
+    """`samples_per_prompt` replies to each prompt, with log-probabilities and values kept from the drawing."""
+    owners = [owner for owner in range(len(prompts)) for _ in range(settings.samples_per_prompt)]
+    replies = sample_replies(
+        policy,
+        policy.tokenizer,
+        [encoded[owner] for owner in owners],
+        settings=settings.sampling,
+        seeds=[stable_seed(settings.seed, "rollout", step, index) for index in range(len(owners))],
+        share_prefix=settings.share_prefix,
+    )
+    prompt_ids = [one.ids for one in encoded]
+    ref_logprobs = ref_policy.logprobs(
+        prompt_ids, [reply.token_ids for reply in replies], owners,
+        temperature=settings.sampling.temperature, share_prefix=settings.share_prefix,
+    ).cpu()  # fmt: skip
+    values = [reply.values for reply in replies if reply.values is not None]
+    return Rollout(
+        prompts=list(prompts),
+        prompt_ids=prompt_ids,
+        owners=owners,
+        replies=replies,
+        response_mask=_pad([torch.ones(len(reply.token_ids), dtype=torch.bool) for reply in replies]),
+        logprobs=_pad([reply.logprobs for reply in replies]),
+        values=_pad(values),
+        ref_logprobs=ref_logprobs,
+    )
+
+
+def _pad(rows: Sequence[Tensor]) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+
+
+# 2 score
+
+
+@torch.no_grad()
+def score(rollout: Rollout, rewards: Sequence[WeightedReward], settings: PpoSettings) -> None:
+    """Fill in every term of every sample's reward, raw and as weighed, and their sum.
+
+    A standardised score is cut to ±reward_clip before it is weighed, so that one odd reply cannot rule an update.
+    """
+    for reward in rewards:
+        raw = _scores(reward.scorer, rollout)
+        if not torch.isfinite(raw).all():
+            raise TrainingDiverged(f"The reward {reward.name} gave a score that is no number.")
+        standardised = ((raw - reward.mean) / reward.std).clamp(-settings.reward_clip, settings.reward_clip)
+        rollout.raw_terms[reward.name] = raw
+        rollout.terms[reward.name] = reward.weight * standardised
+    rollout.terms["length_penalty"] = -length_penalty(rollout.response_mask.sum(dim=1), settings)
+    rollout.terms["malformed_penalty"] = -settings.malformed_penalty * torch.tensor(
+        [float(is_malformed(reply)) for reply in rollout.replies]
+    )
+    rollout.terms["repetition_penalty"] = -settings.repetition_penalty * repetitions(rollout)
+    rollout.scores = torch.stack(list(rollout.terms.values())).sum(dim=0)
+
+
+def _scores(scorer: Scorer, rollout: Rollout) -> Tensor:
+    """(B,) from a scorer that takes prompts with all their replies."""
+    groups: list[list[str]] = [[] for _ in rollout.prompts]
+    for owner, reply in zip(rollout.owners, rollout.replies, strict=True):
+        groups[owner].append(reply.text)
+    per_prompt = scorer(rollout.prompts, groups)
+    return torch.cat([torch.as_tensor(own, dtype=torch.float32).detach().cpu().reshape(-1) for own in per_prompt])
+
+
+def length_penalty(token_counts: Tensor, settings: PpoSettings) -> Tensor:
+    """`length_penalty` for each token beyond `length_free_tokens`."""
+    return settings.length_penalty * (token_counts - settings.length_free_tokens).clamp(min=0).float()
+
+
+def repetitions(rollout: Rollout) -> Tensor:
+    """(B,) log of how many prompts of this update got exactly this reply: 0 for a reply only one prompt got.
+
+    A policy that gives everybody the same good answer has a low entropy over the whole update even when each
+    prompt's own replies vary; the logarithm is what the reply takes off that entropy.
+    """
+    owners: dict[str, set[int]] = {}
+    for owner, reply in zip(rollout.owners, rollout.replies, strict=True):
+        owners.setdefault(reply.text, set()).add(owner)
+    return torch.tensor([len(owners[reply.text]) for reply in rollout.replies], dtype=torch.float32).log()
+
+
+def is_malformed(reply: Reply) -> bool:
+    """True for a reply that never ended, or that says nothing."""
+    return not reply.finished or not reply.text
+
+
+@torch.no_grad()
+def reward_scale(scorer: Scorer, prompts: Sequence[Prompt], replies: Sequence[Sequence[str]]) -> tuple[float, float]:
+    """(mean, standard deviation) of a scorer over given replies: what fixes a `WeightedReward` for a round.
+
+    Raises  NothingToLearn if it scores all of them the same
+    """
+    scores = torch.cat([torch.as_tensor(own, dtype=torch.float64).reshape(-1) for own in scorer(prompts, replies)])
+    mean, std = float(scores.mean()), float(scores.std(unbiased=False))
+    if not math.isfinite(mean) or not std > 1e-8:
+        raise NothingToLearn(f"The scores of {len(scores)} replies do not differ (mean {mean}), so they teach nothing.")
+    return mean, std
+
+
+# 3 reward
+
+
+def token_rewards(rollout: Rollout, kl_coef: float) -> Tensor:
+    """(B, T): the KL penalty at every token, the sample's whole score at its last. InstructGPT, eq. 2 without ptx."""
+    rewards = -kl_coef * token_kl(rollout.logprobs, rollout.ref_logprobs)
+    rewards = torch.where(rollout.response_mask, rewards, 0.0)
+    last = rollout.response_mask.sum(dim=1) - 1
+    rewards[torch.arange(len(rollout)), last] += rollout.scores
+    return rewards
+
+
+# 4 advantage
+
+
+def estimate_advantages(rollout: Rollout, settings: PpoSettings) -> None:
+    """Fill in returns, and advantages whitened over the whole update."""
+    raw = gae(rollout.rewards, rollout.values, rollout.response_mask, gamma=settings.gamma, lam=settings.gae_lambda)
+    rollout.returns = torch.where(rollout.response_mask, raw + rollout.values, 0.0)
+    rollout.advantages = masked_whiten(raw, rollout.response_mask)
+
+
+def check_rollout(rollout: Rollout, step: int, settings: PpoSettings) -> None:
+    """Raise TrainingDiverged if a number is none or the policy ran away from its reference."""
+    numbers = (rollout.logprobs, rollout.ref_logprobs, rollout.values, rollout.rewards, rollout.advantages)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in numbers):
+        raise TrainingDiverged(
+            f"At update {step + 1} a log-probability, value or reward was no number. Lower learning_rate."
+        )
+    kl_nats = float(rollout.kl.mean())
+    if kl_nats > settings.divergence_kl_nats:
+        raise TrainingDiverged(
+            f"At update {step + 1} the KL to the reference was {kl_nats:.1f} nats a reply, above "
+            f"{settings.divergence_kl_nats:g}. Raise kl_coef or lower learning_rate."
+        )
+
+
+# 5 update
+
+
+def update(
+    policy: PolicyWithValue,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    rollout: Rollout,
+    settings: PpoSettings,
+    step: int,
+) -> UpdateStatistics:
+    """Passes over the rollout in minibatches; fewer of them when the policy has already moved far enough."""
+    statistics = UpdateStatistics()
+    for number in range(settings.passes):
+        kl_sum, tokens = 0.0, 0
+        for places in minibatches(rollout, settings, step, number):
+            kl_sum += _minibatch_step(policy, optimizer, parameters, rollout, places, settings, statistics)
+            tokens += int(rollout.response_mask[places].sum())
+        statistics.passes += 1
+        statistics.last_pass_kl = kl_sum / tokens
+        if statistics.last_pass_kl > settings.pass_kl_limit:
+            break
+    return statistics
+
+
+def minibatches(rollout: Rollout, settings: PpoSettings, step: int, number: int) -> Iterator[list[int]]:
+    """Places of samples in an order known from seed, update and pass; samples of one prompt stay together."""
+    groups: dict[int, list[int]] = {}
+    for place, owner in enumerate(rollout.owners):
+        groups.setdefault(owner, []).append(place)
+    order = list(groups.values())
+    random.Random(stable_seed(settings.seed, "minibatches", step, number)).shuffle(order)
+    flat = [place for group in order for place in group]
+    for start in range(0, len(flat), settings.minibatch_size):
+        yield flat[start : start + settings.minibatch_size]
+
+
+def _minibatch_step(
+    policy: PolicyWithValue,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    rollout: Rollout,
+    places: list[int],
+    settings: PpoSettings,
+    statistics: UpdateStatistics,
+) -> float:
+    """One optimiser step; gives the summed estimate of the KL to the policy that drew."""
+    tokens = int(rollout.response_mask[places].sum())
+    kl_sum = 0.0
+    for part in _parts(rollout, places, settings):
+        loss, part_kl = _loss(policy, rollout, part, settings, statistics)
+        (loss / tokens).backward()
+        kl_sum += part_kl
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
+    if not math.isfinite(norm):
+        raise TrainingDiverged(f"A gradient's norm was {norm}. Lower learning_rate.")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    statistics.optimizer_steps += 1
+    statistics.gradient_norm += norm
+    statistics.tokens += tokens
+    return kl_sum
+
+
+def _parts(rollout: Rollout, places: list[int], settings: PpoSettings) -> list[list[int]]:
+    """The minibatch in parts of like length that fit `tokens_per_forward`; samples of one prompt stay together."""
+    groups: dict[int, list[int]] = {}
+    for place in places:
+        groups.setdefault(rollout.owners[place], []).append(place)
+    own = list(groups.values())
+    widths = [
+        len(group)
+        * (len(rollout.prompt_ids[rollout.owners[group[0]]]) + max(len(rollout.replies[p].token_ids) for p in group))
+        for group in own
+    ]
+    buckets = length_buckets(widths, settings.tokens_per_forward)
+    return [[place for group in bucket for place in own[group]] for bucket in buckets]
+
+
+def _loss(
+    policy: PolicyWithValue, rollout: Rollout, places: list[int], settings: PpoSettings, statistics: UpdateStatistics
+) -> tuple[Tensor, float]:
+    """(loss summed over these samples' tokens, summed KL estimate)."""
+    owners = sorted({rollout.owners[place] for place in places})
+    renumbered = {owner: number for number, owner in enumerate(owners)}
+    now = policy.evaluate_replies(
+        [rollout.prompt_ids[owner] for owner in owners],
+        [rollout.replies[place].token_ids for place in places],
+        [renumbered[rollout.owners[place]] for place in places],
+        temperature=settings.sampling.temperature,
+        share_prefix=settings.share_prefix,
+        with_entropy=settings.entropy_coef > 0,
+    )
+    assert now.values is not None
+    width = now.mask.shape[1]
+    old_logprobs, old_values, advantages, returns = (
+        one[places, :width].to(now.mask.device)
+        for one in (rollout.logprobs, rollout.values, rollout.advantages, rollout.returns)
+    )
+    policy_loss = clipped_policy_loss(now.logprobs, old_logprobs, advantages, now.mask, clip_range=settings.clip_range)
+    value_loss = clipped_value_loss(now.values, old_values, returns, now.mask, clip_range=settings.value_clip_range)
+    entropy = now.entropy.sum() if now.entropy is not None else now.logprobs.new_zeros(())
+    statistics.loss_tokens += int(now.mask.sum())
+    statistics.policy_loss += float(policy_loss.loss.detach())
+    statistics.value_loss += float(value_loss.detach())
+    statistics.clipped += float(policy_loss.clip_fraction)
+    statistics.entropy += float(entropy.detach())
+    loss = policy_loss.loss + settings.value_coef * value_loss - settings.entropy_coef * entropy
+    return loss, float(policy_loss.approximate_kl)
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, step: int, settings: PpoSettings) -> float:
+    share = learning_rate_share(
+        step, settings.updates, warmup=settings.warmup_updates, schedule=settings.schedule,
+        final=settings.final_learning_rate_share,
+    )  # fmt: skip
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate * share
+    return settings.learning_rate * share
+
+
+# 6 log
+
+
+def _summary(
+    rollout: Rollout,
+    statistics: UpdateStatistics,
+    kl_control: KlController,
+    settings: PpoSettings,
+    step: int,
+    learning_rate: float,
+) -> PpoStep:
+    mask = rollout.response_mask
+    texts = {reply.text for reply in rollout.replies}
+    tokens = max(1, statistics.loss_tokens)
+    return PpoStep(
+        step=step + 1,
+        steps=settings.updates,
+        reward=float(rollout.scores.mean()),
+        terms={name: float(term.mean()) for name, term in rollout.terms.items()},
+        kl_nats=float(rollout.kl.mean()),
+        kl_coef=kl_control.kl_coef,
+        # without an entropy bonus the entropy is estimated from the drawn tokens, which costs nothing
+        entropy=statistics.entropy / tokens
+        if settings.entropy_coef > 0
+        else -float(masked_mean(rollout.logprobs, mask)),
+        clip_fraction=statistics.clipped / tokens,
+        approximate_kl=statistics.last_pass_kl,
+        policy_loss=statistics.policy_loss / tokens,
+        value_loss=statistics.value_loss / tokens,
+        explained_variance=explained_variance(rollout.values[mask].tolist(), rollout.returns[mask].tolist()),
+        gradient_norm=statistics.gradient_norm / max(1, statistics.optimizer_steps),
+        learning_rate=learning_rate,
+        response_tokens=float(mask.sum(dim=1).float().mean()),
+        finished_rate=sum(reply.finished for reply in rollout.replies) / len(rollout),
+        distinct_rate=len(texts) / len(rollout),
+        passes=statistics.passes,
+        samples=(step + 1) * settings.samples_per_update,
+    )
+
+
+def ledger_entries(rollout: Rollout, kl_coef: float, step: int) -> list[LedgerEntry]:
+    """One entry per sample of update `step` (from 0)."""
+    kl = rollout.kl.tolist()
+    return [
+        LedgerEntry(
+            step=step + 1,
+            index=index,
+            prompt=list(rollout.prompts[owner]),
+            response=reply.text,
+            terms={name: float(term[index]) for name, term in rollout.terms.items()},
+            raw_terms={name: float(term[index]) for name, term in rollout.raw_terms.items()},
+            reward=float(rollout.scores[index]),
+            kl_nats=kl[index],
+            kl_penalty=kl_coef * kl[index],
+            token_count=len(reply.token_ids),
+            finished=reply.finished,
+        )
+        for index, (owner, reply) in enumerate(zip(rollout.owners, rollout.replies, strict=True))
+    ]

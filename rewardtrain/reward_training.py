@@ -1,0 +1,320 @@
+"""Train a preference reward model on rankings, and measure one."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardtrain.chat import Turn, reply_text
+from rewardtrain.errors import NothingToLearn, TrainingDiverged
+from rewardtrain.hyperparameters import RewardModelSettings, learning_rate_share
+from rewardtrain.lora import trainable_parameters
+from rewardtrain.losses import Pair, comparison_loss, comparison_pairs
+from rewardtrain.metrics import ScoredPair, Share, pair_accuracy
+from rewardtrain.reward_model import Cuts, EncodedComparison, RewardModel
+from rewardtrain.seeds import stable_seed
+
+
+@dataclass(frozen=True)
+class RankedComparison:
+    """One person's ranking of the candidates of one dialogue.
+
+    prompt      the dialogue so far
+    candidates  each one or several turns
+    ranks       one per candidate: 1 best, equal ranks tie, None unranked
+    strength    how clear the best is: 1 a hair … 4 by far; None not said
+    all_bad     none of them is good
+    """
+
+    prompt: Sequence[Turn]
+    candidates: Sequence[Sequence[Turn]]
+    ranks: Sequence[int | None]
+    strength: int | None = None
+    all_bad: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.candidates) != len(self.ranks):
+            raise ValueError(f"{len(self.candidates)} candidates, but {len(self.ranks)} ranks.")
+
+    def pairs(self, settings: RewardModelSettings) -> list[Pair]:
+        """What the ranking says, as these settings read it."""
+        return comparison_pairs(
+            self.ranks,
+            strength=self.strength,
+            is_all_bad=self.all_bad,
+            ties=settings.ties,
+            margin=settings.margin,
+            all_bad=settings.all_bad,
+        )
+
+
+@dataclass(frozen=True)
+class RewardStep:
+    """What one step of training did."""
+
+    step: int  # from 1
+    steps: int
+    loss: float
+    pair_accuracy: float
+    learning_rate: float
+    gradient_norm: float
+    validation: float | None = None  # accuracy on the validation set, where this step ended with a look at it
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class RewardTrainingResult:
+    """The trained reward model and how it came about."""
+
+    reward_model: RewardModel
+    steps: int
+    comparisons: int
+    pairs: int
+    comparisons_without_pairs: int
+    cuts: Cuts
+    history: list[RewardStep] = field(default_factory=list)
+    validation: Share | None = None
+    best_step: int | None = None  # the step whose weights are kept, when training stopped early
+
+
+@dataclass
+class _Example:
+    """A comparison ready for the loss."""
+
+    encoded: EncodedComparison
+    pairs: list[Pair]
+
+
+def train_reward_model(
+    comparisons: Sequence[RankedComparison],
+    *,
+    base: Path,
+    settings: RewardModelSettings,
+    on_step: Callable[[RewardStep], object] = lambda step: None,
+    validation: Sequence[RankedComparison] | None = None,
+) -> RewardTrainingResult:
+    """Learn a score per reply from rankings.
+
+    base        folder of the network to start from: a decoder or an encoder
+    on_step     told of every step as it ends
+    validation  comparisons to look at while training; with early_stopping the best weights are kept
+    Raises      ModelRefused; NothingToLearn; TrainingDiverged before anything is returned; whatever on_step raises
+    """
+    settings.validate()
+    reward_model = RewardModel.from_base(base, settings)
+    # 1 encode
+    examples, cuts = _examples(reward_model, comparisons, settings)
+    if not examples:
+        raise NothingToLearn("No comparison ranks one reply above another, so there is nothing to learn yet.")
+    result = _new_result(reward_model, comparisons, examples, cuts)
+    held_out = _examples(reward_model, validation or [], settings)[0]
+    parameters = trainable_parameters(reward_model)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    steps = math.ceil(settings.epochs * len(examples) / settings.comparisons_per_step)
+    best = _Best(patience=settings.patience)
+    # 2 order
+    for step, places in enumerate(_order(len(examples), steps, settings)):
+        reward_model.train(settings.dropout)
+        torch.manual_seed(stable_seed(settings.seed, "dropout", step))
+        share = _set_learning_rate(optimizer, step, steps, settings)
+        # 3 score, 4 loss
+        loss, accuracy = _backward(reward_model, [examples[place] for place in places])
+        # 5 update
+        norm = _update(optimizer, parameters, settings, loss, step)
+        # 6 log
+        looked = _look(reward_model, held_out, step, steps, len(examples), settings)
+        done = RewardStep(step + 1, steps, loss, accuracy, settings.learning_rate * share, norm, looked)
+        result.history.append(done)
+        on_step(done)
+        if looked is not None and settings.early_stopping and best.is_worse_for_long(looked, step + 1, reward_model):
+            break
+    return _finish(result, best, held_out)
+
+
+def _examples(
+    reward_model: RewardModel, comparisons: Sequence[RankedComparison], settings: RewardModelSettings
+) -> tuple[list[_Example], Cuts]:
+    """Comparisons that say something, as tokens; those that do not are left out."""
+    examples, cuts = [], Cuts()
+    for comparison in comparisons:
+        if pairs := comparison.pairs(settings):
+            encoded = reward_model.encode(comparison.prompt, comparison.candidates)
+            cuts.count(encoded)
+            examples.append(_Example(encoded, pairs))
+    return examples, cuts
+
+
+def _new_result(
+    reward_model: RewardModel, comparisons: Sequence[RankedComparison], examples: Sequence[_Example], cuts: Cuts
+) -> RewardTrainingResult:
+    return RewardTrainingResult(
+        reward_model=reward_model,
+        steps=0,
+        comparisons=len(examples),
+        pairs=sum(len(example.pairs) for example in examples),
+        comparisons_without_pairs=len(comparisons) - len(examples),
+        cuts=cuts,
+    )
+
+
+def _order(count: int, steps: int, settings: RewardModelSettings) -> list[list[int]]:
+    """Which comparisons each step takes: every epoch all of them in an order of its own, known from the seed."""
+    size = settings.comparisons_per_step
+    places: list[int] = []
+    epoch = 0
+    while len(places) < steps * size:
+        own = list(range(count))
+        random.Random(stable_seed(settings.seed, "order", epoch)).shuffle(own)
+        places += own
+        epoch += 1
+    wanted = min(steps * size, max(1, round(settings.epochs * count)))
+    return [places[start : min(start + size, wanted)] for start in range(0, wanted, size)]
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps: int, settings: RewardModelSettings) -> float:
+    share = learning_rate_share(
+        step, steps, warmup=round(settings.warmup_share * steps), schedule=settings.schedule,
+        final=settings.final_learning_rate_share,
+    )  # fmt: skip
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate * share
+    return share
+
+
+def _backward(reward_model: RewardModel, examples: Sequence[_Example]) -> tuple[float, float]:
+    """Accumulate the gradient of the mean loss over these comparisons; gives (loss, share of pairs ordered right).
+
+    Comparisons of like length go through together, so the gradient is summed over a few passes.
+    """
+    total, credit, strict = 0.0, 0.0, 0
+    for places in reward_model.batches([example.encoded for example in examples]):
+        batch = [examples[place] for place in places]
+        scores = reward_model.score_batch([example.encoded for example in batch])
+        losses = [comparison_loss(own, example.pairs) for own, example in zip(scores, batch, strict=True)]
+        loss = torch.stack(losses).sum() / len(examples)
+        loss.backward()
+        total += float(loss.detach())
+        for own, example in zip(scores, batch, strict=True):
+            right, count = _right_pairs(own.detach(), example.pairs)
+            credit, strict = credit + right, strict + count
+    return total, credit / strict if strict else 0.0
+
+
+def _right_pairs(scores: Tensor, pairs: Sequence[Pair]) -> tuple[float, int]:
+    """(pairs ordered as the person did, pairs that are no ties)."""
+    values = [*scores.tolist(), 0.0]
+    decided = [pair for pair in pairs if pair.target != 0.5]
+    return float(sum(values[pair.chosen] > values[pair.rejected] for pair in decided)), len(decided)
+
+
+def _update(
+    optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], settings: RewardModelSettings,
+    loss: float, step: int,
+) -> float:  # fmt: skip
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise TrainingDiverged(
+            f"At step {step + 1} the loss was {loss} and the gradient's norm {norm}. Lower learning_rate."
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def _look(
+    reward_model: RewardModel,
+    held_out: Sequence[_Example],
+    step: int,
+    steps: int,
+    count: int,
+    settings: RewardModelSettings,
+) -> float | None:
+    """Accuracy on the validation set, `evaluations_per_epoch` times an epoch and at the end; else None."""
+    every = max(1, round(count / settings.comparisons_per_step / settings.evaluations_per_epoch))
+    if not held_out or ((step + 1) % every and step + 1 != steps):
+        return None
+    return _accuracy(reward_model, held_out).value
+
+
+@torch.no_grad()
+def _accuracy(reward_model: RewardModel, examples: Sequence[_Example]) -> Share:
+    reward_model.eval()
+    scores = reward_model.score_encoded([example.encoded for example in examples])
+    counted = [_right_pairs(own, example.pairs) for own, example in zip(scores, examples, strict=True)]
+    return Share(sum(right for right, _ in counted), sum(count for _, count in counted))
+
+
+@dataclass
+class _Best:
+    """The best weights so far by validation accuracy."""
+
+    patience: int
+    accuracy: float = -1.0
+    step: int | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    worse: int = 0
+
+    def is_worse_for_long(self, accuracy: float, step: int, reward_model: RewardModel) -> bool:
+        """Keep the weights if they are the best yet; True once `patience` looks in a row were no better."""
+        if accuracy > self.accuracy:
+            self.accuracy, self.step, self.worse = accuracy, step, 0
+            self.weights = {name: tensor.detach().clone() for name, tensor in reward_model.state_dict().items()}
+            return False
+        self.worse += 1
+        return self.worse >= self.patience
+
+
+def _finish(result: RewardTrainingResult, best: _Best, held_out: Sequence[_Example]) -> RewardTrainingResult:
+    reward_model = result.reward_model
+    if best.step is not None:
+        reward_model.load_state_dict(best.weights)
+        result.best_step = best.step
+    reward_model.eval()
+    result.steps = len(result.history)
+    if held_out:
+        result.validation = _accuracy(reward_model, held_out)
+    return result
+
+
+# Measuring
+
+
+@torch.no_grad()
+def score_pairs(reward_model: RewardModel, comparisons: Sequence[RankedComparison]) -> list[ScoredPair]:
+    """Every pair that people put in an order, with the model's scores and the replies' lengths in characters.
+
+    The strength of a comparison goes with the pairs its best reply wins; it says nothing of the others.
+    """
+    was_training = reward_model.training
+    reward_model.eval()
+    scores = reward_model.scores([one.prompt for one in comparisons], [one.candidates for one in comparisons])
+    reward_model.train(was_training)
+    pairs = []
+    for comparison, own in zip(comparisons, scores, strict=True):
+        lengths = [len(reply_text(candidate)) for candidate in comparison.candidates]
+        best_rank = min((rank for rank in comparison.ranks if rank is not None), default=None)
+        for pair in comparison_pairs(comparison.ranks):
+            pairs.append(
+                ScoredPair(
+                    chosen_score=float(own[pair.chosen]),
+                    rejected_score=float(own[pair.rejected]),
+                    chosen_length=lengths[pair.chosen],
+                    rejected_length=lengths[pair.rejected],
+                    strength=comparison.strength if comparison.ranks[pair.chosen] == best_rank else None,
+                )
+            )
+    return pairs
+
+
+def reward_model_accuracy(reward_model: RewardModel, comparisons: Sequence[RankedComparison]) -> Share:
+    """Share of people's pairs the model orders as they did; ties left out."""
+    return pair_accuracy(score_pairs(reward_model, comparisons))

@@ -1,0 +1,219 @@
+"""Run a decoder over prompts and their replies, each prompt encoded once however many replies it has.
+
+The prompt's keys and values are computed once, repeated for its replies, and gradients flow back through the
+repetition. Where a network's cache cannot be repeated, each reply is encoded together with its prompt instead; the
+result is the same, and the reason is logged once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+logger = logging.getLogger(__name__)
+
+Ids = Sequence[int]
+
+
+@dataclass
+class EncodedPrompts:
+    """Prompts that went through the network."""
+
+    last: Tensor  # (P, H) hidden state at each prompt's last token
+    mask: Tensor  # (P, S) bool, True on real prompt tokens
+    cache: DynamicCache | Any
+
+
+@dataclass
+class ReplyStates:
+    """Hidden states at replies. `before` predicts a reply's first token, `states[:, t]` stands at its token t."""
+
+    before: Tensor  # (R, H) hidden state at the last token of each reply's prompt
+    states: Tensor  # (R, T, H)
+    mask: Tensor  # (R, T) bool, True on real reply tokens, which stand at the left
+
+    @property
+    def predicting(self) -> Tensor:
+        """(R, T, H) the state before each reply token, which predicts it."""
+        return torch.cat([self.before.unsqueeze(1), self.states[:, :-1]], dim=1)
+
+
+def pad_rows(rows: Sequence[Ids], pad_id: int, *, side: str = "right", device: Any = None) -> tuple[Tensor, Tensor]:
+    """Ragged rows as (ids, mask), both (rows, longest); mask is bool, True on real tokens."""
+    width = max((len(row) for row in rows), default=0)
+    padded, mask = [], []
+    for row in rows:
+        fill, real = [pad_id] * (width - len(row)), [True] * len(row)
+        blank = [False] * len(fill)
+        padded.append([*fill, *row] if side == "left" else [*row, *fill])
+        mask.append([*blank, *real] if side == "left" else [*real, *blank])
+    return (
+        torch.tensor(padded, dtype=torch.long, device=device).reshape(len(rows), width),
+        torch.tensor(mask, dtype=torch.bool, device=device).reshape(len(rows), width),
+    )
+
+
+def length_buckets(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Places grouped by length so that rows × longest row stays within `max_tokens` (one row may exceed it alone).
+
+    >>> length_buckets([9, 2, 8, 2], max_tokens=16)
+    [[1, 3], [2], [0]]
+    """
+    buckets: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        if buckets and (len(buckets[-1]) + 1) * lengths[place] <= max_tokens:
+            buckets[-1].append(place)
+        else:
+            buckets.append([place])
+    return buckets
+
+
+# What a network allows
+
+
+@torch.no_grad()
+def is_causal(trunk: nn.Module) -> bool:
+    """True if no token's hidden state depends on a later token, found by trying it on three tokens."""
+    was_training, device = trunk.training, next(trunk.parameters()).device
+    trunk.eval()
+    one = torch.tensor([[1, 2, 3]], device=device)
+    other = torch.tensor([[1, 2, 0]], device=device)
+    first, second = (trunk(input_ids=ids, attention_mask=torch.ones_like(ids))[0][0, :2] for ids in (one, other))
+    trunk.train(was_training)
+    return bool(torch.allclose(first, second, atol=1e-5))
+
+
+def why_not_shared(trunk: nn.Module) -> str | None:
+    """Why this network's cache cannot be repeated for several replies; None if it can."""
+    if trunk.training and any(getattr(module, "gradient_checkpointing", False) for module in trunk.modules()):
+        return "gradient checkpointing keeps no cache"
+    config = getattr(trunk, "config", None)
+    if config is None or not _takes(trunk, "past_key_values"):
+        return f"{type(trunk).__name__} takes no cache"
+    if getattr(trunk, "_is_stateful", False):
+        return f"{type(trunk).__name__} keeps a state instead of keys and values"
+    layers = DynamicCache(config=config).layers
+    if odd := sorted({type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer}):
+        return f"its cache has layers that cannot be repeated ({', '.join(odd)})"
+    return None
+
+
+def can_share(trunk: nn.Module) -> bool:
+    """True if the cache can be repeated; otherwise says so in the log, once per network and reason."""
+    reason = why_not_shared(trunk)
+    if reason is None:
+        return True
+    if getattr(trunk, "_nestbox_said", None) != reason:
+        trunk._nestbox_said = reason  # type: ignore[assignment]
+        logger.warning("prefix encoded once per reply instead of once per dialogue: %s", reason)
+    return False
+
+
+def _takes(trunk: nn.Module, argument: str) -> bool:
+    return argument in inspect.signature(trunk.forward).parameters
+
+
+def _positions(trunk: nn.Module, positions: Tensor) -> dict[str, Tensor]:
+    """Positions for networks that take them; others (ALiBi) work them out from the mask."""
+    return {"position_ids": positions} if _takes(trunk, "position_ids") else {}
+
+
+# Forward
+
+
+def encode_prompts(trunk: nn.Module, prompts: Sequence[Ids], *, pad_id: int, side: str = "left") -> EncodedPrompts:
+    """Encode prompts once, with a cache. Padding may stand at either side."""
+    ids, mask = pad_rows(prompts, pad_id, side=side, device=device_of(trunk))
+    positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+    cache = DynamicCache(config=trunk.config)  # type: ignore[arg-type]
+    out = trunk(
+        input_ids=ids, attention_mask=mask.long(), past_key_values=cache, use_cache=True, **_positions(trunk, positions)
+    )
+    ends = positions.argmax(dim=1) if side == "right" else torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
+    last = out.last_hidden_state[torch.arange(len(ids), device=ids.device), ends]
+    return EncodedPrompts(last, mask, out.past_key_values)
+
+
+def repeat_prompts(encoded: EncodedPrompts, owners: Tensor) -> EncodedPrompts:
+    """One row per reply: row r continues prompt owners[r]. The cache is repeated in place, gradients kept."""
+    encoded.cache.reorder_cache(owners)
+    return EncodedPrompts(encoded.last[owners], encoded.mask[owners], encoded.cache)
+
+
+def extend(trunk: nn.Module, encoded: EncodedPrompts, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    """Hidden states (R, T, H) of further tokens after encoded rows.
+
+    mask       (R, S + T) bool over cached and new tokens
+    positions  (R, T)
+    """
+    return trunk(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        past_key_values=encoded.cache,
+        use_cache=True,
+        **_positions(trunk, positions),
+    ).last_hidden_state
+
+
+def reply_states(
+    trunk: nn.Module,
+    prompts: Sequence[Ids],
+    replies: Sequence[Ids],
+    owners: Sequence[int],
+    *,
+    pad_id: int,
+    share_prefix: bool = True,
+    side: str = "left",
+) -> ReplyStates:
+    """Hidden states at every reply of a batch.
+
+    prompts       P rows of token ids, each at least one token
+    replies       R rows; reply r continues prompts[owners[r]]; a row may be empty
+    share_prefix  encode each prompt once where that is possible and saves anything
+    side          where prompts are padded on the shared path
+    """
+    if not all(len(prompt) for prompt in prompts):
+        raise ValueError("A prompt without tokens cannot be encoded.")
+    if share_prefix and len(replies) > len(prompts) and can_share(trunk):
+        return _states_with_shared_prefix(trunk, prompts, replies, owners, pad_id, side)
+    return _states_of_whole_rows(trunk, [prompts[owner] for owner in owners], replies, pad_id)
+
+
+def _states_with_shared_prefix(
+    trunk: nn.Module, prompts: Sequence[Ids], replies: Sequence[Ids], owners: Sequence[int], pad_id: int, side: str
+) -> ReplyStates:
+    ids, mask = pad_rows(replies, pad_id, device=device_of(trunk))
+    encoded = repeat_prompts(
+        encode_prompts(trunk, prompts, pad_id=pad_id, side=side), torch.tensor(owners, device=ids.device)
+    )
+    if ids.shape[1] == 0:
+        return ReplyStates(encoded.last, encoded.last.new_zeros(len(ids), 0, encoded.last.shape[-1]), mask)
+    positions = encoded.mask.sum(dim=1, keepdim=True) + torch.arange(ids.shape[1], device=ids.device)
+    states = extend(trunk, encoded, ids, torch.cat([encoded.mask, mask], dim=1), positions)
+    return ReplyStates(encoded.last, states, mask)
+
+
+def _states_of_whole_rows(trunk: nn.Module, prompts: Sequence[Ids], replies: Sequence[Ids], pad_id: int) -> ReplyStates:
+    """Each row its prompt and reply, padded at the right, where a causal network's real tokens cannot see padding."""
+    rows = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
+    ids, row_mask = pad_rows(rows, pad_id, device=device_of(trunk))
+    hidden = trunk(input_ids=ids, attention_mask=row_mask.long(), use_cache=False).last_hidden_state
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=ids.device)
+    _, mask = pad_rows(replies, pad_id, device=ids.device)
+    columns = lengths[:, None] + torch.arange(mask.shape[1], device=ids.device)
+    row_numbers = torch.arange(len(rows), device=ids.device)
+    states = hidden[row_numbers[:, None], columns.clamp(max=ids.shape[1] - 1)]
+    return ReplyStates(hidden[row_numbers, lengths - 1], states, mask)
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's weights are."""
+    return next(network.parameters()).device
