@@ -1,0 +1,294 @@
+"""Policies behind a server that speaks the OpenAI chat protocol, such as vLLM: at scale, the server does the batching.
+
+Nothing a server sends is trusted: its size, its time, its encoding and its form are bounded and checked, and what goes
+wrong becomes a sentence on the request. Nothing is retried here: the request's row is, as often as rows are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import ssl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import httpx2
+from django.conf import settings
+
+from feedback.errors import GenerationFailed
+from feedback.models import ModelVersion
+from rewardtrain.backends import Draw, FailedJob, GenerationJob, MadeReply
+from rewardtrain.backends.outbound import Destination, destination
+
+logger = logging.getLogger(__name__)
+CALLS_AT_ONCE = 8
+LARGEST_ANSWER = 4 * 1024 * 1024  # bytes
+LONGEST_REPLY = 100_000  # characters
+CONNECT_SECONDS = 5.0
+LONGEST_RETRY_AFTER = 300.0  # seconds
+KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*API_KEY")
+SENT_SETTINGS = ("temperature", "top_p", "top_k", "max_new_tokens")
+SERVERS_NAMES = {"max_new_tokens": "max_tokens"}
+
+
+class OpenAICompatible:
+    """The backend of a served policy: `endpoint` + /chat/completions. See `rewardtrain.backends.Backend`."""
+
+    def __init__(self, version: ModelVersion) -> None:
+        self.version = version
+
+    def generate(self, jobs: Sequence[GenerationJob], sampling: Mapping[str, Any]) -> Iterator[MadeReply | FailedJob]:
+        """Give each dialogue's replies when its call is answered; several calls are under way at a time."""
+        if unknown := sorted(set(sampling) - set(SENT_SETTINGS)):
+            raise GenerationFailed(f"A server knows no sampling setting {', '.join(unknown)}.", permanent=True)
+        with ThreadPoolExecutor(max_workers=CALLS_AT_ONCE, thread_name_prefix="model-server") as pool:
+            calls = {pool.submit(self._answer, job, sampling): job for job in jobs}
+            for call in as_completed(calls):
+                try:
+                    yield from call.result()
+                except GenerationFailed as err:
+                    yield FailedJob(calls[call].key, err)
+
+    def _answer(self, job: GenerationJob, sampling: Mapping[str, Any]) -> list[MadeReply]:
+        """One call for all the replies a job lacks. A server may give fewer; the next pass asks for the rest."""
+        seed = job.draws[0].seed % 2**31  # servers differ in how large a seed may be
+        body = {
+            "model": self.version.location,
+            "messages": [{"role": message["role"], "content": message["content"]} for message in job.messages],
+            "n": len(job.draws),
+            "seed": seed,
+            "logprobs": True,
+            **{SERVERS_NAMES.get(name, name): value for name, value in sampling.items()},
+        }
+        answer = Answer.read(self._call(body))
+        made_by = {"n": len(job.draws), **sampling, **answer.names()}
+        return [
+            self._made(job, draw, choice, seed, made_by | {"choice": place}, answer)
+            for place, (draw, choice) in enumerate(zip(job.draws, answer.choices, strict=False))
+        ]
+
+    def _call(self, body: Mapping[str, Any]) -> bytes:
+        """The answer's body. A server that knows no log-probabilities is asked again without."""
+        goal = destination(self.version.endpoint.rstrip("/") + "/chat/completions")
+        key = api_key(self.version)
+        try:
+            return post(goal, body, key)
+        except LogprobsRefused:
+            return post(goal, {name: value for name, value in body.items() if name != "logprobs"}, key)
+
+    def _made(
+        self, job: GenerationJob, draw: Draw, choice: Choice, seed: int, made_by: dict[str, Any], answer: Answer
+    ) -> MadeReply:
+        maker = [self.version.endpoint, self.version.location, answer.model, answer.fingerprint]
+        alone = answer.completion_tokens if len(answer.choices) == 1 else None
+        return MadeReply(
+            key=job.key,
+            draw=draw,
+            text=choice.text,
+            finish_reason=choice.finish_reason,
+            model_hash=self.version.content_hash or hashlib.sha256(json.dumps(maker).encode()).hexdigest(),
+            seed=seed,
+            sampling=made_by,
+            mean_logprob=choice.mean_logprob,
+            token_count=choice.token_count or alone,
+        )
+
+
+def api_key(version: ModelVersion) -> str:
+    """The server's key from the environment; empty when it wants none.
+
+    Only variables that are called keys of an API can be named, so that no other secret can be sent anywhere.
+    Raises  GenerationFailed when the variable is not there, or may not be named
+    """
+    name = version.key_variable
+    if not name:
+        return ""
+    if not KEY_NAME.fullmatch(name):
+        raise GenerationFailed(
+            "The variable with the model server's key must have a name like MY_API_KEY.", permanent=True
+        )
+    key = os.environ.get(name, "").strip()
+    if not key or not (key.isascii() and key.isprintable()):
+        raise GenerationFailed(
+            f"The worker's environment has no usable {name}; set it and start the worker again.", permanent=True
+        )
+    return key
+
+
+class LogprobsRefused(Exception):
+    """The server does not know log-probabilities."""
+
+
+def post(goal: Destination, body: Mapping[str, Any], key: str) -> bytes:
+    """Send one request and read its whole answer, within the limits of time and size.
+
+    Raises  GenerationFailed with a reason for people; LogprobsRefused
+    """
+    headers = {"Host": goal.host_header, "Accept": "application/json", "Accept-Encoding": "identity"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    allowed = settings.MODEL_SERVER_SECONDS
+    deadline = time.monotonic() + allowed
+    timeout = httpx2.Timeout(allowed, connect=min(CONNECT_SECONDS, allowed))
+    try:
+        with (
+            httpx2.Client(verify=_certificates(), trust_env=False, follow_redirects=False, timeout=timeout) as client,
+            client.stream(
+                "POST", goal.url, json=dict(body), headers=headers, extensions={"sni_hostname": goal.host}
+            ) as response,
+        ):
+            content = _read(response, deadline)
+    except httpx2.TimeoutException as err:
+        raise GenerationFailed(f"The model server did not answer within {allowed} seconds.") from err
+    except httpx2.HTTPError as err:
+        raise GenerationFailed(f"The connection to the model server broke ({type(err).__name__}).") from err
+    if response.status_code == 400 and body.get("logprobs") and b"logprobs" in content:
+        raise LogprobsRefused
+    _refuse_status(response, content, key)
+    return content
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Whose word to take for who a server is: the usual authorities, or SSL_CERT_FILE's for a network of one's own."""
+    return httpx2.create_ssl_context(trust_env=True)
+
+
+def _read(response: httpx2.Response, deadline: float) -> bytes:
+    """The body as sent. Compressed ones were not asked for: they could unfold to any size."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise GenerationFailed("The model server compressed its answer although it was asked not to.", permanent=True)
+    content = bytearray()
+    for part in response.iter_raw():
+        content += part
+        if len(content) > LARGEST_ANSWER:
+            raise GenerationFailed(f"The model server's answer is larger than {LARGEST_ANSWER // 2**20} MB.")
+        if time.monotonic() > deadline:
+            raise GenerationFailed("The model server sent its answer too slowly.")
+    return bytes(content)
+
+
+def _refuse_status(response: httpx2.Response, content: bytes, key: str) -> None:
+    """Raise unless the status is 200; what a server says is quoted short, as text, and without the key."""
+    status = response.status_code
+    if status == 200:
+        return
+    if status == 429:
+        after = _retry_after(response)
+        raise GenerationFailed("The model server is busy (429). It will be asked again.", retry_after=after)
+    if status >= 500:
+        raise GenerationFailed(f"The model server failed ({status}).", retry_after=_retry_after(response))
+    if status in {401, 403}:
+        raise GenerationFailed(f"The model server refused its key ({status}).", permanent=True)
+    if 300 <= status < 400:
+        raise GenerationFailed(
+            f"The model server sends us elsewhere ({status}); correct the model's endpoint.", permanent=True
+        )
+    said = _said(content, key)
+    raise GenerationFailed(f"The model server refused the request ({status}). {said}".strip(), permanent=status != 408)
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    """Seconds the server asks to be left alone, within reason; None when it does not say so in seconds."""
+    value = response.headers.get("retry-after", "")
+    return min(float(value), LONGEST_RETRY_AFTER) if value.isascii() and value.isdigit() else None
+
+
+def _said(content: bytes, key: str) -> str:
+    """The message of an error answer: at most 200 printable characters; empty when it has none in the usual form."""
+    try:
+        error = json.loads(content).get("error", "")
+        message = error.get("message", "") if isinstance(error, dict) else error
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+    plain = "".join(letter if letter.isprintable() else " " for letter in str(message))
+    return f"It said: {(plain.replace(key, '…') if key else plain)[:200]}" if plain.strip() else ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One reply of an answer."""
+
+    text: str
+    finish_reason: str
+    mean_logprob: float | None
+    token_count: int | None
+
+    @classmethod
+    def read(cls, choice: Any) -> Choice:
+        """A checked choice. Raises GenerationFailed."""
+        message = choice.get("message") if isinstance(choice, dict) else None
+        text = message.get("content") if isinstance(message, dict) else None
+        if text is None and isinstance(message, dict):
+            text = ""  # a refusal or a tool call: no words
+        if not isinstance(text, str) or len(text) > LONGEST_REPLY:
+            raise GenerationFailed("The model server's answer holds something that is no reply.")
+        logprobs = _logprobs(choice.get("logprobs"))
+        mean = sum(logprobs) / len(logprobs) if logprobs else None
+        return cls(text, str(choice.get("finish_reason") or "")[:20], mean, len(logprobs) or None)
+
+
+def _logprobs(logprobs: Any) -> list[float]:
+    """Log-probabilities of a reply's tokens where the server gives them all; else none."""
+    tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
+    found = [token.get("logprob") if isinstance(token, dict) else None for token in tokens or []]
+    usable = all(isinstance(one, int | float) and math.isfinite(one) for one in found)
+    return [float(one) for one in found if one is not None] if usable else []
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A chat completion, checked."""
+
+    choices: list[Choice]
+    model: str
+    fingerprint: str
+    completion_tokens: int | None
+
+    @classmethod
+    def read(cls, content: bytes) -> Answer:
+        """Take a body apart.
+
+        Raises  GenerationFailed: not UTF-8, a web page, cut short, no choices
+        """
+        parsed = _json(content)
+        choices = parsed.get("choices")
+        if not isinstance(choices, list) or not choices:
+            raise GenerationFailed("The model server's answer holds no replies.")
+        usage = parsed.get("usage")
+        tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+        return cls(
+            choices=[Choice.read(choice) for choice in choices],
+            model=str(parsed.get("model") or "")[:200],
+            fingerprint=str(parsed.get("system_fingerprint") or "")[:200],
+            completion_tokens=tokens if isinstance(tokens, int) and 0 <= tokens < 2**31 else None,
+        )
+
+    def names(self) -> dict[str, str]:
+        """What the server says it is."""
+        found = {"server_model": self.model, "server_fingerprint": self.fingerprint}
+        return {name: value for name, value in found.items() if value}
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as err:
+        raise GenerationFailed("The model server's answer is not UTF-8 text.") from err
+    if text.lstrip()[:1] == "<":
+        raise GenerationFailed("The model server answered with a web page; check the model's endpoint.")
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError) as err:
+        raise GenerationFailed("The model server's answer was cut short, or is no JSON.") from err
+    if not isinstance(parsed, dict):
+        raise GenerationFailed("The model server's answer is not in the form of a chat completion.")
+    return parsed

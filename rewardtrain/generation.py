@@ -1,0 +1,228 @@
+"""Make the replies that requests wait for: claim, batch, draw, redraw copies, store each as it is made.
+
+No torch here: a backend loads what it needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+
+from feedback import queue
+from feedback.errors import FeedbackError, GenerationFailed
+from feedback.generation import complete_request, store_candidate
+from feedback.models import GenerationRequest, ModelVersion, Turn
+from rewardtrain.backends import Backend, Draw, FailedJob, GenerationJob, MadeReply, backend_for
+from rewardtrain.seeds import candidate_seed
+
+logger = logging.getLogger(__name__)
+REDRAWS = 3  # how often a copy of a sibling, or an empty reply, is drawn anew
+TRIES_IN_COMPANY = 2
+
+
+def generate_candidates(request_id: int) -> int:
+    """Make the replies of a request and of what waits beside it. Returns how many requests were taken up.
+
+    Each request ends with its replies, with fewer and the reason, or failed with a reason; or it waits for another
+    attempt. One that another worker holds is left alone.
+    """
+    requests = _claim_waiting(request_id)
+    if not requests:
+        return 0
+    with queue.Heartbeat(requests):
+        for (version, sampling), group in _in_groups(requests).items():
+            _answer_group(version, json.loads(sampling), group)
+    return len(requests)
+
+
+def _claim_waiting(request_id: int) -> list[GenerationRequest]:
+    """The request that was rung for, if it is due, and the oldest due ones beside it."""
+    rung_for = queue.claim(GenerationRequest, request_id)
+    attempt = max(TRIES_IN_COMPANY, rung_for.attempts if rung_for else 0)
+    places = _company(attempt) - bool(rung_for)
+    beside = queue.claim_many(GenerationRequest, places, tried_at_most=attempt - 1)
+    return ([rung_for] if rung_for else []) + beside
+
+
+def _company(attempt: int) -> int:
+    """How many requests are worked on together when one of them is tried for the `attempt`-th time.
+
+    Ever fewer, in the end it alone: should it be what kills its workers, it takes no other along for ever.
+    """
+    return max(1, settings.GENERATION_REQUESTS_AT_ONCE // 4 ** (attempt - TRIES_IN_COMPANY))
+
+
+def _in_groups(requests: Iterable[GenerationRequest]) -> dict[tuple[ModelVersion, str], list[GenerationRequest]]:
+    """Requests that can be computed together: the same model, the same sampling."""
+    groups = defaultdict(list)
+    versions = ModelVersion.objects.in_bulk([request.model_version_id for request in requests])
+    for request in requests:
+        groups[versions[request.model_version_id], json.dumps(request.sampling, sort_keys=True)].append(request)
+    return groups
+
+
+def _answer_group(version: ModelVersion, sampling: Mapping[str, Any], requests: Sequence[GenerationRequest]) -> None:
+    """Answer requests to one model. Whatever goes wrong ends on the rows it concerns."""
+    started = time.monotonic()
+    unfinished = {request.pk: Unfinished.of(request) for request in requests}
+    try:
+        _draw_until_finished(backend_for(version), sampling, list(unfinished.values()))
+    except Exception as err:  # noqa: BLE001 - the worker's outermost edge: the reason goes onto every row left over
+        expected = isinstance(err, FeedbackError)
+        logger.log(logging.WARNING if expected else logging.ERROR, "group failed model=%s", version.pk, exc_info=err)
+        for each in unfinished.values():
+            each.fail(err if isinstance(err, GenerationFailed) else GenerationFailed(_said_by(err)))
+    seconds = time.monotonic() - started
+    logger.info("requests worked on model=%s requests=%s seconds=%.2f", version.pk, len(requests), seconds)
+
+
+def _said_by(err: Exception) -> str:
+    """A reason people can read, for an error nobody foresaw."""
+    return f"The replies could not be made: {type(err).__name__}: {err}"[:500]
+
+
+def _draw_until_finished(backend: Backend, sampling: Mapping[str, Any], unfinished: Sequence[Unfinished]) -> None:
+    """Let the backend draw what is missing until every request is finished, lost or failed."""
+    for each in unfinished:
+        each.finish_if_complete()
+    while waiting := {each.request.pk: each for each in unfinished if each.is_open}:
+        for result in backend.generate([each.job() for each in waiting.values()], sampling):
+            waiting[result.key].take(result)
+        for each in waiting.values():
+            each.settle()
+
+
+@dataclass
+class Unfinished:
+    """A request this worker holds: the replies it has, and which draw each missing one is at."""
+
+    request: GenerationRequest
+    messages: list[dict[str, str]]
+    texts: set[str]
+    draws: dict[int, int]  # {index: draw to make next}; empty when nothing is missing
+    redraws: int = REDRAWS
+    is_open: bool = True
+    empty: int = 0
+    copies: int = 0
+    given: int = 0  # replies the backend gave in this pass
+
+    @classmethod
+    def of(cls, request: GenerationRequest) -> Unfinished:
+        """What a request still lacks; what a worker before this one stored is kept."""
+        stored = {candidate.index: candidate.text for candidate in request.candidates.all()}
+        missing = [index for index in range(request.wanted) if index not in stored]
+        redraws = 0 if request.sampling.get("temperature") == 0 else REDRAWS  # without chance each draw is the same
+        return cls(request, _messages(request), set(stored.values()), dict.fromkeys(missing, 0), redraws)
+
+    def job(self) -> GenerationJob:
+        """What the backend is asked for: every missing reply at the draw it is at."""
+        self.given = 0
+        wanted = (Draw(index, draw, candidate_seed(self.request.pk, index, draw)) for index, draw in self.draws.items())
+        return GenerationJob(self.request.pk, self.messages, tuple(wanted))
+
+    def take(self, result: MadeReply | FailedJob) -> None:
+        """Store a reply, or have it drawn again; a failure ends the request's attempt."""
+        if not self.is_open:
+            return
+        if isinstance(result, FailedJob):
+            self.fail(result.error)
+            return
+        self.given += 1
+        text = storable(result.text)
+        if text and text not in self.texts:
+            self._store(result, text)
+        else:
+            self._draw_again(result.draw, is_empty=not text)
+        self.finish_if_complete()
+
+    def settle(self) -> None:
+        """After a pass: a backend that gave nothing at all for a missing reply must not be asked for ever."""
+        if self.is_open and not self.given:
+            self.fail(GenerationFailed("The model gave none of the replies it was asked for."))
+
+    def _store(self, made: MadeReply, text: str) -> None:
+        stored = store_candidate(
+            self.request,
+            index=made.draw.index,
+            text=text,
+            sampling=dict(made.sampling),
+            seed=made.seed,
+            draw=made.draw.draw,
+            prompt_hash=prompt_hash(self.messages),
+            model_hash=made.model_hash,
+            mean_logprob=made.mean_logprob,
+            token_count=made.token_count,
+            finish_reason=made.finish_reason[:20],
+        )
+        if stored is None:
+            self._let_go()
+            return
+        self.texts.add(text)
+        self.draws.pop(made.draw.index, None)
+
+    def _draw_again(self, draw: Draw, *, is_empty: bool) -> None:
+        if draw.draw < self.redraws:
+            self.draws[draw.index] = draw.draw + 1
+            return
+        del self.draws[draw.index]
+        self.empty += is_empty
+        self.copies += not is_empty
+
+    def finish_if_complete(self) -> None:
+        """Close the request once nothing is missing that could still be made."""
+        if not self.is_open or self.draws:
+            return
+        if not self.texts:
+            self.fail(GenerationFailed(f"Each reply stayed empty, however often it was drawn. {SKIP}", permanent=True))
+            return
+        complete_request(self.request, fewer_because=self.fewer_because())
+        self.is_open = False
+
+    def fewer_because(self) -> str:
+        """Why there are fewer replies than wanted; empty when there are as many."""
+        reasons = [f"{self.copies} came out as copies of another"] * bool(self.copies)
+        reasons += [f"{self.empty} stayed empty"] * bool(self.empty)
+        tries = f"Drawn again {self.redraws} times" if self.redraws else "At temperature 0 each draw is the same"
+        return f"{tries}: {' and '.join(reasons)}." if reasons else ""
+
+    def fail(self, error: GenerationFailed) -> None:
+        """Put the reason on the row, which waits for another attempt unless that is useless."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        logger.warning("request failed request=%s permanent=%s", self.request.pk, error.permanent)
+        queue.fail(self.request, error.message, permanent=error.permanent, retry_after=error.retry_after)
+
+    def _let_go(self) -> None:
+        """Another worker has the request now; whatever this one still makes for it is dropped."""
+        logger.info("request taken over by another worker request=%s", self.request.pk)
+        self.is_open = False
+
+
+SKIP = "Skip this dialogue, or write its last message in other words."
+
+
+def _messages(request: GenerationRequest) -> list[dict[str, str]]:
+    """The dialogue as far as the request answers it."""
+    turns = Turn.objects.filter(dialogue=request.dialogue_id, position__lte=request.after_position)
+    named = turns.order_by("position").values_list("role", "content")
+    return [{"role": role, "content": content} for role, content in named]
+
+
+def prompt_hash(messages: Sequence[Mapping[str, str]]) -> str:
+    """sha256 of a dialogue's roles and contents: what a reply answered."""
+    turns = [[message["role"], message["content"]] for message in messages]
+    return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode()).hexdigest()
+
+
+def storable(text: str) -> str:
+    """A reply as every database can keep it: without NUL and unpaired surrogates, blanks at its ends dropped."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8").strip()
