@@ -1,0 +1,93 @@
+"""What the learning commands share: find the project, read settings, work on a run here, write the JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser, OutputWrapper
+
+from feedback import snapshots
+from feedback.errors import FeedbackError
+from feedback.models import Project, QueuedWork, Snapshot
+from rewardtrain import runs
+from rewardtrain.errors import LearningError
+from rewardtrain.models import TrainingRun
+from rewardtrain.terminal import bar
+
+REFUSALS = (FeedbackError, LearningError, ValueError)
+
+
+def project_named(slug: str) -> Project:
+    """The project, or an error that names the ones there are."""
+    project = Project.objects.filter(slug=slug).first()
+    if project is None:
+        known = ", ".join(Project.objects.values_list("slug", flat=True)) or "none yet"
+        raise CommandError(f"There is no project {slug!r}. Known: {known}.")
+    return project
+
+
+def add_settings_argument(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting that differs from its default, e.g. --set epochs=3; may be repeated",
+    )
+
+
+def read_settings(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs as a dictionary; values are read as JSON where they can be, a dot goes one level down."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise CommandError(f"--set takes NAME=VALUE, not {pair!r}.")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        *outer, last = name.split(".")
+        place = found
+        for part in outer:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return found
+
+
+def take_snapshot(project: Project) -> Snapshot:
+    """A snapshot of the project as it is now, written in this process."""
+    try:
+        return snapshots.write_now(snapshots.freeze(project=project, kind="preference", ring=False))
+    except FeedbackError as err:
+        raise CommandError(err.message) from err
+
+
+def work_here(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
+    """Work on a run in this process, a bar in the terminal. Raises CommandError with the run's reason."""
+    with bar(str(run.get_kind_display()), out) as on_progress:  # type: ignore[arg-type]
+        try:
+            worked = runs.work_on_run(run.pk, on_progress)
+        except REFUSALS as err:
+            raise CommandError(getattr(err, "message", str(err))) from err
+    run.refresh_from_db()
+    if run.state == QueuedWork.State.FAILED:
+        raise CommandError(run.error)
+    if not worked and run.state != QueuedWork.State.DONE:
+        raise CommandError(f"Run {run.pk} was taken over by a worker. Follow it on the rounds page.")
+    return run
+
+
+def cancel(run: TrainingRun) -> None:
+    """Leave no row behind that a worker would take up after the command was stopped."""
+    claimed = TrainingRun.objects.filter(pk=run.pk, state__in=["queued", "running"])
+    claimed.update(state=QueuedWork.State.CANCELLED, lease_token=None, lease_until=None)
+
+
+def write_json(path: str | None, content: dict[str, Any]) -> None:
+    if path:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,170 @@
+"""The gate: is the new policy better on prompts it has not seen, and has nothing else become worse? Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rewardtrain.hyperparameters import Settings
+
+
+@dataclass(frozen=True)
+class GateSettings(Settings):
+    """What a policy must keep to.
+
+    prompts              validation prompts measured, one reply each of the old and the new policy
+    most_length_change   share by which the mean reply may grow or shrink
+    most_kl_nats         mean over replies of the summed per-token difference to the old policy
+    most_unfinished_rise points (0 to 1) by which the share of replies cut off before their end may rise
+    most_copies          share of the old policy's distinct replies that may be lost
+    second_share         share of training comparisons kept for the second reward model alone
+    shown_samples        samples kept in the report, the worst for the new policy first
+    """
+
+    prompts: int = 160
+    most_length_change: float = 0.30
+    most_kl_nats: float = 12.0
+    most_unfinished_rise: float = 0.02
+    most_copies: float = 0.30
+    second_share: float = 0.2
+    shown_samples: int = 40
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.prompts < 2:
+            found.append(f"Set prompts of the gate to at least 2 (it is {self.prompts}).")
+        for name in ("most_length_change", "most_kl_nats", "most_unfinished_rise", "shown_samples"):
+            if getattr(self, name) < 0:
+                found.append(f"Set {name} of the gate to 0 or more (it is {getattr(self, name)}).")
+        for name in ("second_share", "most_copies"):
+            if not 0 <= getattr(self, name) < 1:
+                found.append(f"Set {name} of the gate to 0 or more and below 1 (it is {getattr(self, name)}).")
+        return found
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One measured reply: its text, length, the reward models' scores, and its KL to the old policy."""
+
+    text: str
+    tokens: int
+    finished: bool
+    score: float
+    second_score: float | None
+    kl_nats: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One validation prompt with the old and the new policy's reply."""
+
+    prompt: list[dict[str, str]]
+    before: Reply
+    after: Reply
+
+
+def gate_report(samples: Sequence[Sample], settings: GateSettings) -> dict[str, Any]:
+    """The report a round keeps: a line per question, failed ones first, and the samples behind them.
+
+    Raises  ValueError when there is nothing to measure
+    """
+    if not samples:
+        raise ValueError("The gate has no prompts to measure: add prompts to the validation split.")
+    lines = [
+        _reward_line("reward", "Reward on held-out prompts", [s.after.score - s.before.score for s in samples]),
+        *_second_line(samples),
+        _length_line(samples, settings),
+        _kl_line(samples, settings),
+        _unfinished_line(samples, settings),
+        _copies_line(samples, settings),
+    ]
+    lines.sort(key=lambda line: line["passed"])
+    worst = sorted(samples, key=lambda sample: sample.after.score - sample.before.score)
+    return {
+        "passed": all(line["passed"] for line in lines),
+        "lines": lines,
+        "samples": [_shown(sample) for sample in worst[: settings.shown_samples]],
+        "counts": {"prompts": len(samples)},
+    }
+
+
+def _line(key: str, name: str, found: str, wanted: str, passed: bool, value: float) -> dict[str, Any]:
+    return {"key": key, "name": name, "found": found, "wanted": wanted, "passed": bool(passed), "value": value}
+
+
+def _reward_line(key: str, name: str, gains: Sequence[float]) -> dict[str, Any]:
+    """Passed when the mean gain is above 0 by more than its own uncertainty (95 %, one-sided)."""
+    gain, error = mean_and_error(gains)
+    spread = 1.645 * error
+    found = f"{gain:+.2f} ± {spread:.2f}"
+    return _line(key, name, found, "above 0", math.isfinite(gain) and gain - spread > 0, gain)
+
+
+def _second_line(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    gains = [
+        sample.after.second_score - sample.before.second_score
+        for sample in samples
+        if sample.after.second_score is not None and sample.before.second_score is not None
+    ]
+    return [_reward_line("second_reward", "Second reward model agrees", gains)] if gains else []
+
+
+def _length_line(samples: Sequence[Sample], settings: GateSettings) -> dict[str, Any]:
+    before = _mean([sample.before.tokens for sample in samples])
+    after = _mean([sample.after.tokens for sample in samples])
+    change = after / before - 1 if before else 0.0
+    wanted = f"within {settings.most_length_change:.0%}"
+    return _line("length", "Reply length", f"{change:+.0%}", wanted, abs(change) <= settings.most_length_change, change)
+
+
+def _kl_line(samples: Sequence[Sample], settings: GateSettings) -> dict[str, Any]:
+    kl = _mean([sample.after.kl_nats for sample in samples])
+    passed = math.isfinite(kl) and kl <= settings.most_kl_nats
+    return _line("kl", "KL from the policy before", f"{kl:.1f} nats", f"at most {settings.most_kl_nats:g}", passed, kl)
+
+
+def _unfinished_line(samples: Sequence[Sample], settings: GateSettings) -> dict[str, Any]:
+    before = _mean([not sample.before.finished for sample in samples])
+    after = _mean([not sample.after.finished for sample in samples])
+    return _line(
+        "unfinished",
+        "Replies cut off before their end",
+        f"{before:.0%} → {after:.0%}",
+        f"not up by more than {settings.most_unfinished_rise:.0%}",
+        after - before <= settings.most_unfinished_rise,
+        after - before,
+    )
+
+
+def _copies_line(samples: Sequence[Sample], settings: GateSettings) -> dict[str, Any]:
+    """A policy that says the same thing to everybody has collapsed, whatever its reward."""
+    before = len({sample.before.text for sample in samples})
+    after = len({sample.after.text for sample in samples})
+    least = (1 - settings.most_copies) * before
+    wanted = f"at least {math.ceil(least)}"
+    return _line("distinct", "Distinct replies", f"{before} → {after}", wanted, after >= least, after / before)
+
+
+def _shown(sample: Sample) -> dict[str, Any]:
+    return {
+        "prompt": sample.prompt,
+        "before": {"text": sample.before.text, "tokens": sample.before.tokens},
+        "after": {"text": sample.after.text, "tokens": sample.after.tokens},
+        "score_before": round(sample.before.score, 4),
+        "score_after": round(sample.after.score, 4),
+    }
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and its standard error (0 for a single value)."""
+    mean = _mean(values)
+    if len(values) < 2:
+        return mean, 0.0
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return mean, math.sqrt(variance / len(values))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

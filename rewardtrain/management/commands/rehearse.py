@@ -1,0 +1,176 @@
+"""Rehearse the whole circle with simulated annotators."""
+
+from __future__ import annotations
+
+import resource
+import secrets
+import time
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections, transaction
+
+from feedback.models import Membership, ModelVersion, Project, User
+from rewardtrain import command_line, rounds
+from rewardtrain.desk import seed_desk
+from rewardtrain.models import Round, TrainingRun
+from rewardtrain.rehearsal import measuring
+from rewardtrain.rehearsal.people import Person, RehearsalFailed, Share, work_together
+from rewardtrain.rehearsal.site import Site
+from rewardtrain.seeds import stable_seed
+from rewardtrain.terminal import bar
+
+LONGEST_ROUND_SECONDS = 3600.0
+
+
+class Command(BaseCommand):
+    help = (
+        "Let simulated annotators, who err in about one judgement of seven, work through the real pages in a project "
+        "of their own; then turn the circle and say what changed. A dress rehearsal before you pay people."
+    )
+    requires_migrations_checks = False
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--annotators", type=int, default=8)
+        parser.add_argument("--comparisons", type=int, default=300, help="in every round")
+        parser.add_argument("--rounds", type=int, default=1)
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--json", metavar="FILE")
+        parser.add_argument("--samples", metavar="FILE", help="one JSON line per test prompt, replies before and after")
+        command_line.add_settings_argument(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        for name in ("annotators", "comparisons", "rounds"):
+            if options[name] < 1:
+                raise CommandError(f"--{name} needs at least 1.")
+        call_command("migrate", interactive=False, verbosity=0)
+        others = _others()
+        project, people = _stage(options)
+        self.stdout.write(f"Rehearsing in {project.name} with {len(people)} simulated annotators.")
+        connections.close_all()
+        started = project.policy
+        assert started is not None
+        try:
+            with Site() as site:
+                for number in range(options["rounds"]):
+                    self._collect(site, project, people, options, number)
+                    self._turn(project, stable_seed(options["seed"], "round", number) % 2**31)
+                result, lines = self._measure(started, project, options["seed"])
+        except RehearsalFailed as err:
+            raise CommandError(str(err)) from err
+        _dismiss(people)
+        if _others() != others:
+            raise CommandError("Another project's policy changed during the rehearsal. That must not be; report it.")
+        result["cpu_seconds"] = round(_cpu_seconds(), 1)
+        command_line.write_json(options["json"], result)
+        if options["samples"]:
+            measuring.write_samples(options["samples"], lines)
+        self._say(result)
+
+    def _collect(
+        self, site: Site, project: Project, people: list[tuple[str, str]], options: dict[str, Any], number: int
+    ) -> None:
+        with bar(f"round {number + 1}: ranking", self.stdout) as progress:  # type: ignore[arg-type]
+            share = Share(options["comparisons"], told=lambda done: progress(done, options["comparisons"], {}))
+            work_together(
+                [
+                    Person(
+                        site.address, name, password, stable_seed(options["seed"], number, name) % 2**31, project.slug
+                    )
+                    for name, password in people
+                ],
+                share,
+            )
+
+    def _turn(self, project: Project, seed: int) -> None:
+        """Start a round and follow it; the workers do the work."""
+        project.refresh_from_db()
+        turn = rounds.start_round(project=project, trigger=Round.Trigger.COMMAND, seed=seed)
+        until = time.monotonic() + LONGEST_ROUND_SECONDS
+        with bar(f"round {turn.number}", self.stdout) as progress:  # type: ignore[arg-type]
+            while turn.state in Round.ACTIVE and time.monotonic() < until:
+                time.sleep(0.5)
+                turn.refresh_from_db()
+                run = TrainingRun.objects.filter(round=turn, state="running").order_by("-pk").first()
+                if run is not None and run.steps_total:
+                    newest = dict(run.metrics.filter(step=run.steps_done).values_list("name", "value"))
+                    progress(run.steps_done, run.steps_total, newest)
+        if turn.state in {*Round.ACTIVE, Round.State.FAILED}:
+            raise RehearsalFailed(f"Round {turn.number} did not end: {turn.error or turn.get_state_display()}.")
+        for line in turn.gate_report["lines"]:
+            mark = "passed" if line["passed"] else "FAILED"
+            self.stdout.write(f"  {mark:7} {line['name']}: {line['found']} (wanted {line['wanted']})")
+
+    def _measure(self, started: ModelVersion, project: Project, seed: int) -> tuple[dict[str, Any], list[str]]:
+        last = Round.objects.filter(project=project).order_by("-number").first()
+        assert last is not None and last.policy_after is not None
+        project.refresh_from_db()
+        found, lines = measuring.compare(started, last.policy_after, project, seed)
+        reward_model = TrainingRun.objects.get(round=last, kind=TrainingRun.Kind.REWARD_MODEL).produced
+        assert reward_model is not None
+        judged = measuring.judge_reward_model(reward_model, last.policy_before, project, seed)
+        serving = {
+            "serving_changed": project.policy_id == last.policy_after_id,
+            "gate_passed": last.gate_report["passed"],
+        }
+        return {"seed": seed, **found, "reward_model": judged, **serving}, lines
+
+    def _say(self, result: dict[str, Any]) -> None:
+        before, after = result["before"], result["after"]
+        rows = (
+            ("breaks a rule", "violation_rate"), ("fluent", "fluent_rate"), ("distinct", "distinct_rate"),
+        )  # fmt: skip
+        self.stdout.write(f"\nOn {result['prompts']} test prompts      before   after")
+        for name, key in rows:
+            self.stdout.write(f"  {name:24} {before[key]:6.1%}  {after[key]:6.1%}")
+        self.stdout.write(f"  {'tokens':24} {before['mean_tokens']:6.1f}  {after['mean_tokens']:6.1f}")
+        won, model = result["preference_win_rate"], result["reward_model"]
+        self.stdout.write(f"The new policy's reply is preferred in {won:.1%}; {result['tie_rate']:.1%} are ties.")
+        self.stdout.write(
+            f"Reward model: {model['pair_accuracy']:.1%} of judged pairs; {model['ceiling']:.1%} were right. "
+            f"KL {result['kl_nats']:.2f} nats. {result['cpu_seconds']:.0f} s of CPU."
+        )
+
+
+def _stage(options: dict[str, Any]) -> tuple[Project, list[tuple[str, str]]]:
+    """A project of its own, marked as rehearsal, with its simulated people and their passwords for this once."""
+    number = 1
+    while Project.objects.filter(slug=f"rehearsal-{number}").exists():
+        number += 1
+    slug = f"rehearsal-{number}"
+    with transaction.atomic():
+        project = seed_desk(
+            slug=slug,
+            name=f"Rehearsal {number}",
+            is_rehearsal=True,
+            promote_at_once=True,
+            free_dialogues=False,
+            max_turns=4,
+            ready_dialogues=2 * options["annotators"],
+            hyperparameters=command_line.read_settings(options["set"]),
+        )
+        return project, [_person(project, f"{slug}-{place + 1}") for place in range(options["annotators"])]
+
+
+def _person(project: Project, username: str) -> tuple[str, str]:
+    password = secrets.token_urlsafe(16)
+    user = User.objects.create_user(username, password=password, first_name="Simulated", last_name=username)
+    Membership.objects.create(project=project, user=user)
+    return username, password
+
+
+def _dismiss(people: list[tuple[str, str]]) -> None:
+    """Their work stays; nobody can sign in as them again."""
+    User.objects.filter(username__in=[name for name, _ in people]).update(is_active=False, password="!")
+
+
+def _others() -> dict[int, int | None]:
+    """Which policy serves every project that is no rehearsal."""
+    return dict(Project.objects.filter(is_rehearsal=False).values_list("pk", "policy_id"))
+
+
+def _cpu_seconds() -> float:
+    """User and system time of this process and of every one it started and has seen end."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)

@@ -1,0 +1,78 @@
+"""Turn the circle once, from here."""
+
+import time
+from contextlib import suppress
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from feedback import snapshots
+from feedback.errors import FeedbackError
+from feedback.models import QueuedWork
+from rewardtrain import command_line, rounds
+from rewardtrain.models import Round, TrainingRun
+
+
+class Command(BaseCommand):
+    help = "Turn the circle once: snapshot, reward models, PPO, gate. Works here, whether workers run or not."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--project", required=True, metavar="SLUG")
+        parser.add_argument("--seed", type=int)
+        parser.add_argument("--json", metavar="FILE")
+        command_line.add_settings_argument(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        project = command_line.project_named(options["project"])
+        try:
+            turn = rounds.start_round(
+                project=project,
+                trigger=Round.Trigger.COMMAND,
+                seed=options["seed"],
+                hyperparameters=command_line.read_settings(options["set"]),
+            )
+        except command_line.REFUSALS as err:
+            raise CommandError(getattr(err, "message", str(err))) from err
+        self.stdout.write(f"Round {turn.number} of {project} has begun.")
+        self._turn(turn)
+        self._report(turn, options["json"])
+
+    def _turn(self, turn: Round) -> None:
+        """Do each stage's work here; what a worker was quicker to take is waited for."""
+        while turn.state in Round.ACTIVE:
+            assert turn.snapshot is not None
+            with suppress(FeedbackError):  # kept on its row, which the round reads
+                snapshots.write_now(turn.snapshot)
+            for run in TrainingRun.objects.filter(round=turn, state=QueuedWork.State.QUEUED).order_by("pk"):
+                self._work(run)
+            if not rounds.advance(turn):
+                time.sleep(0.5)
+            turn.refresh_from_db()
+
+    def _work(self, run: TrainingRun) -> None:
+        try:
+            command_line.work_here(run, self.stdout)
+        except CommandError as err:  # the round itself ends with the reason, below
+            self.stderr.write(str(err))
+
+    def _report(self, turn: Round, path: str | None) -> None:
+        report = turn.gate_report
+        command_line.write_json(
+            path,
+            {
+                "round": turn.number,
+                "state": turn.state,
+                "policy": turn.policy_after_id,
+                "error": turn.error,
+                "gate": {key: report.get(key) for key in ("passed", "lines", "counts")},
+            },
+        )
+        if turn.state == Round.State.FAILED:
+            raise CommandError(f"Round {turn.number} failed. {turn.error}")
+        for line in report["lines"]:
+            mark = "passed" if line["passed"] else "FAILED"
+            self.stdout.write(f"{mark:7} {line['name']}: {line['found']} (wanted {line['wanted']})")
+        if turn.state == Round.State.DECISION:
+            self.stdout.write(f"Next: manage.py promote --model {turn.policy_after_id}, or decide on the rounds page.")
+        else:
+            self.stdout.write(f"{turn.policy_after} serves now.")

@@ -1,0 +1,53 @@
+"""Make the plant desk, its people and its starter policy."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from feedback.models import Membership, Project, User
+from rewardtrain.desk import seed_desk
+
+PEOPLE = (
+    ("alice", "Alice", "Moreau", Membership.Role.ANNOTATOR, "annotates"),
+    ("maria", "Maria", "Okafor", Membership.Role.MANAGER, "manages the project"),
+    ("admin", "", "", None, "runs the installation"),
+)
+
+
+class Command(BaseCommand):
+    help = "Make the plant desk with its starter policy, prompts and three sign-ins. A second run changes nothing."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        project = seed_desk()
+        lines = [line for person in PEOPLE if (line := _person(project, *person))]
+        if lines:
+            _keep(lines)
+        self.stdout.write(f"{project.name}: {project.prompts.count()} prompts, {project.policy} serves.")
+
+
+def _person(project: Project, username: str, first: str, last: str, role: str | None, does: str) -> str:
+    """Make one account with a password of its own; the line to keep, or nothing when it is there already."""
+    if User.objects.filter(username=username).exists():
+        return ""
+    password = secrets.token_urlsafe(9)
+    if role is None:
+        User.objects.create_superuser(username, password=password)
+    else:
+        user = User.objects.create_user(username, password=password, first_name=first, last_name=last)
+        Membership.objects.create(project=project, user=user, role=role)
+    return f"{username}\t{password}\t{does}"
+
+
+def _keep(lines: list[str]) -> Path:
+    """The sign-ins, readable by the owner alone."""
+    path = Path(settings.DATA_DIR) / "sign-ins.txt"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    return path

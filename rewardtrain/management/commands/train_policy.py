@@ -1,0 +1,52 @@
+"""Run PPO against a reward model."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from feedback.models import ModelVersion
+from rewardtrain import command_line, runs
+from rewardtrain.models import TrainingRun
+
+
+class Command(BaseCommand):
+    help = "Optimise a project's policy against a reward model by PPO. The new policy serves only once it is promoted."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--project", required=True, metavar="SLUG")
+        parser.add_argument(
+            "--policy", type=int, metavar="ID", help="the policy to start from; default: the serving one"
+        )
+        parser.add_argument("--reward-model", type=int, metavar="ID", help="default: the project's newest")
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--json", metavar="FILE")
+        command_line.add_settings_argument(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        project = command_line.project_named(options["project"])
+        start = project.policy
+        if options["policy"]:
+            start = ModelVersion.objects.filter(pk=options["policy"], project=project, kind="policy").first()
+        if start is None:
+            raise CommandError("There is no policy to start from. Add one in the admin site, or name one: --policy ID.")
+        chosen = command_line.read_settings(options["set"])
+        if options["reward_model"]:
+            chosen["reward_model"] = options["reward_model"]
+        run = runs.queue_run(
+            project=project,
+            kind=TrainingRun.Kind.POLICY,
+            parent=start,
+            snapshot=project.snapshots.filter(state="done", withdrawn_at=None).order_by("-pk").first(),
+            hyperparameters=chosen,
+            seed=options["seed"],
+            ring=False,
+        )
+        try:
+            run = command_line.work_here(run, self.stdout)
+        except KeyboardInterrupt:
+            command_line.cancel(run)
+            raise
+        assert run.produced is not None
+        command_line.write_json(options["json"], {"model": run.produced.pk, "run": run.pk, **run.result})
+        self.stdout.write(f"{run.produced} (model {run.produced.pk}), KL {run.result['kl_nats']:.2f} nats.")
+        self.stdout.write(f"Next: manage.py promote --model {run.produced.pk} --reason …, or let a round gate it.")

@@ -1,0 +1,18 @@
+"""Work on one training run in this process; started by the training worker."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from rewardtrain import runs
+
+
+class Command(BaseCommand):
+    help = "Work on one queued training run. The training worker starts this; run_round and its kin are for people."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("run", type=int)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        worked = runs.work_on_run(options["run"])
+        self.stdout.write(f"run {options['run']}: {'done' if worked else 'not due, or taken over by another process'}")

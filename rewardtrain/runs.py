@@ -1,0 +1,197 @@
+"""The life of a training run: queued, claimed by one process, its figures written down, finished or failed.
+
+The work itself happens in a child process of low priority (`run_in_child`), or in the process of the command that asked
+for it (`work_on_run`); both call the same functions. No torch here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from feedback import queue
+from feedback.errors import FeedbackError
+from feedback.models import ModelVersion
+from rewardtrain.child_environment import NICENESS, trainer_environment
+from rewardtrain.errors import LearningError
+from rewardtrain.models import LedgerEntry, MetricPoint, TrainingRun
+
+if TYPE_CHECKING:
+    from rewardtrain.learning import Outcome
+
+logger = logging.getLogger(__name__)
+
+
+class LeaseLost(RuntimeError):
+    """The run was stopped, or another process has it now: this one must end without writing anything more."""
+
+
+class Reporter:
+    """Writes a run's progress, figures and reward ledger, each only while the run is still this process's.
+
+    on_progress  also told (steps done, steps total, figures): the bar in the terminal
+    """
+
+    def __init__(self, run: TrainingRun, on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None):
+        self.run = run
+        self.on_progress = on_progress
+
+    def begin(self, steps_total: int, **changes: Any) -> None:
+        """Say how many steps there will be; figures of an attempt that died are replaced by this one's."""
+        with transaction.atomic():
+            self._write(steps_total=steps_total, steps_done=0, progress=0.0, **changes)
+            MetricPoint.objects.filter(run=self.run).delete()
+            LedgerEntry.objects.filter(run=self.run).delete()
+
+    def step(self, done: int, total: int, figures: Mapping[str, float]) -> None:
+        """One step is done. Figures that are no number (not measured) are left out."""
+        with transaction.atomic():
+            self._write(steps_done=done, steps_total=total, progress=min(1.0, done / max(1, total)))
+            MetricPoint.objects.bulk_create(
+                [
+                    MetricPoint(run=self.run, step=done, name=name, value=float(value))
+                    for name, value in figures.items()
+                    if math.isfinite(value)
+                ],
+                ignore_conflicts=True,
+            )
+        if self.on_progress is not None:
+            self.on_progress(done, total, figures)
+
+    def ledger(self, entries: list[LedgerEntry]) -> None:
+        """Keep every sample of one step with its reward terms."""
+        with transaction.atomic():
+            self._write()
+            LedgerEntry.objects.bulk_create(entries, ignore_conflicts=True)
+
+    def _write(self, **changes: Any) -> None:
+        if not (queue.write(self.run, **changes) if changes else queue.renew(self.run)):
+            raise LeaseLost(f"Run {self.run.pk} was stopped, or another process works on it now.")
+
+
+def work_on_run(run_id: int, on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None) -> bool:
+    """Claim a run and do its work in this process. False when it was not due: somebody else has it, or it is over."""
+    run = queue.claim(TrainingRun, run_id)
+    if run is None:
+        return False
+    from rewardtrain import learning  # loads torch
+
+    try:
+        with queue.Heartbeat([run]):
+            work = {
+                TrainingRun.Kind.REWARD_MODEL: learning.learn_preferences,
+                TrainingRun.Kind.SECOND_REWARD_MODEL: learning.learn_preferences,
+                TrainingRun.Kind.POLICY: learning.improve_policy,
+                TrainingRun.Kind.GATE: learning.measure_gate,
+            }[TrainingRun.Kind(run.kind)]
+            outcome = work(run, Reporter(run, on_progress))
+        return _finish(run, outcome)
+    except LeaseLost:
+        logger.info("run ended without its lease run=%s", run_id)
+        return False
+    except Exception as err:
+        logger.exception("run failed run=%s", run_id)
+        message = getattr(err, "message", "") or f"{type(err).__name__}: {err}"
+        queue.fail(run, message[:2000], permanent=is_permanent(err))
+        raise
+
+
+@transaction.atomic
+def _finish(run: TrainingRun, outcome: Outcome) -> bool:
+    """Register what a run made and mark it done, both or neither."""
+    made = {}
+    if outcome.kind:
+        made["produced"] = register_model(
+            run,
+            kind=outcome.kind,
+            location=outcome.location,
+            content_hash=outcome.content_hash,
+            figures=outcome.figures,
+            name=outcome.name,
+        )
+    if not queue.finish(run, result=outcome.result, **made):
+        raise LeaseLost(f"Run {run.pk} was stopped, or another process works on it now.")
+    return True
+
+
+def is_permanent(err: BaseException) -> bool:
+    """Whether trying again could help: not where settings, data or the numbers themselves are at fault."""
+    return isinstance(err, LearningError | FeedbackError | ValueError) or bool(getattr(err, "permanent", False))
+
+
+def run_in_child(run_id: int) -> int:
+    """Work on a run in a child process: low priority, passive OpenMP waiting, gone when this process goes."""
+    threads = max(1, (os.cpu_count() or 2) - 1)
+    command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "work_on_run", str(run_id)]
+    child = subprocess.Popen(
+        command, env=trainer_environment(threads), cwd=settings.BASE_DIR, preexec_fn=_become_a_quiet_child
+    )
+    try:
+        return child.wait()
+    finally:
+        if child.poll() is None:
+            child.kill()
+
+
+def _become_a_quiet_child() -> None:
+    os.nice(NICENESS)
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no trainer outlives its worker
+
+
+@transaction.atomic
+def register_model(run: TrainingRun, *, kind: str, location: str, content_hash: str, **fields: Any) -> ModelVersion:
+    """The row of what a run made, with the next number of its project and kind."""
+    last = (
+        ModelVersion.objects.filter(project=run.project, kind=kind)
+        .order_by("-number")
+        .values_list("number", flat=True)
+        .first()
+    )
+    return ModelVersion.objects.create(
+        project=run.project,
+        kind=kind,
+        number=(last or 0) + 1,
+        location=location,
+        content_hash=content_hash,
+        parent=run.parent,
+        **fields,
+    )
+
+
+def queue_run(*, ring: bool = True, **fields: Any) -> TrainingRun:
+    """Write the row of a run; the training worker is rung unless the caller works on it itself."""
+    run = TrainingRun.objects.create(code_version=code_version(), **fields)
+    if ring:
+        queue.ring(run)
+    else:  # kept from the sweep until the caller has claimed it
+        TrainingRun.objects.filter(pk=run.pk).update(rung_at=timezone.now())
+    return run
+
+
+def code_version() -> str:
+    """The commit this code is at, where that can be told."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            cwd=settings.BASE_DIR,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return found.stdout.strip()

@@ -1,0 +1,17 @@
+"""A manager's addresses about rounds. Below projects/<slug>/rounds/."""
+
+from django.urls import path
+
+from rewardtrain.pages import rounds
+
+app_name = "rewardtrain"
+
+urlpatterns = [
+    path("", rounds.rounds_page, name="rounds"),
+    path("timeline/", rounds.timeline, name="timeline"),
+    path("start/", rounds.start, name="start"),
+    path("roll-back/", rounds.roll_back, name="roll_back"),
+    path("<int:number>/", rounds.rounds_page, name="round"),
+    path("<int:number>/decide/", rounds.decide, name="decide"),
+    path("<int:number>/stop/", rounds.stop, name="stop"),
+]
