@@ -1,0 +1,141 @@
+"""The shape of what annotators send; what it means is decided in `feedback`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+
+from annotate.answers import FLAGS, Answer
+from feedback.errors import ForeignCandidate
+from feedback.models import User
+
+LARGEST_NUMBER = 2**31 - 1  # of positions and revisions
+LONGEST_LOOK = 24.0 * 3600  # seconds
+UNREADABLE = "This answer could not be read. Reload the page and send it again."
+SKIP_REASONS = ("I cannot judge this", "The opening makes no sense", "It upsets me", "Something is broken")
+
+
+class RankingForm(forms.Form):
+    """One answer to a comparison: a place per reply, or none is good; how clear it is; flags; time in view.
+
+    Replies go by the names their page gave them: `rank-<name>`, `flag-<name>`, `flagkind-<name>`.
+    """
+
+    comparison = forms.IntegerField(
+        min_value=1,
+        error_messages={"required": "Not all replies are here. Wait for them, or try again.", "invalid": UNREADABLE},
+    )
+    submit_key = forms.UUIDField(error_messages=dict.fromkeys(("required", "invalid"), UNREADABLE))
+    strength = forms.TypedChoiceField(
+        choices=[(number, str(number)) for number in (1, 2, 3, 4)],
+        coerce=int,
+        required=False,
+        empty_value=None,
+        error_messages={"invalid_choice": UNREADABLE},
+    )
+    all_bad = forms.BooleanField(required=False)
+    seconds = forms.CharField(required=False)
+    revises = forms.IntegerField(
+        min_value=0, max_value=LARGEST_NUMBER, required=False, error_messages={"invalid": UNREADABLE}
+    )
+    message = forms.CharField(strip=False, required=False)  # written already, to be sent later
+
+    def clean_seconds(self) -> float | None:
+        """Within a day, or nothing: no answer is refused for a strange clock."""
+        try:
+            seconds = float(self.cleaned_data["seconds"])
+        except ValueError:
+            return None
+        return min(max(seconds, 0.0), LONGEST_LOOK) if seconds == seconds else None
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        cleaned["ranks"], cleaned["flags"] = {}, self._flags()
+        for name, place in self._sent("rank"):
+            if not re.fullmatch(r"\d{1,2}", place):
+                raise forms.ValidationError("Places are whole numbers from 1, the best.")
+            cleaned["ranks"][name] = int(place)
+        return cleaned
+
+    def _sent(self, what: str) -> list[tuple[str, str]]:
+        """(name of the reply, value) of every field about a reply that holds something."""
+        start = f"{what}-"
+        return [
+            (key.removeprefix(start), str(value)) for key, value in self.data.items() if value and key.startswith(start)
+        ]
+
+    def _flags(self) -> dict[str, list[str]]:
+        kinds = dict(self._sent("flagkind"))
+        return {name: [kinds[name] if kinds.get(name) in FLAGS else "other"] for name, _ in self._sent("flag")}
+
+    def given(self) -> Answer:
+        """The answer as far as it could be read, to be shown again."""
+        read = self.cleaned_data.get
+        return Answer(read("ranks") or {}, read("flags") or {}, read("strength"), bool(read("all_bad")))
+
+    def answer(self, names: Mapping[str, int]) -> dict[str, Any]:
+        """The arguments of `record_ranking`, but for slot and comparison.
+
+        names   {name on the page: candidate id}
+        Raises  ForeignCandidate for a name that is not among them
+        """
+        ranks, flags = self.cleaned_data["ranks"], self.cleaned_data["flags"]
+        if not set(ranks) | set(flags) <= set(names):
+            raise ForeignCandidate("One of these replies does not belong to this comparison. Reload the page.")
+        all_bad = self.cleaned_data["all_bad"]
+        return {
+            "submit_key": self.cleaned_data["submit_key"],
+            "ranks": {} if all_bad else {names[name]: rank for name, rank in ranks.items()},
+            "all_bad": all_bad,
+            "strength": self.cleaned_data["strength"],
+            "flags": {names[name]: kinds for name, kinds in flags.items()},
+            "seconds": self.cleaned_data["seconds"],
+            "revises": self.cleaned_data["revises"] or 0,
+        }
+
+    def complaint(self) -> str:
+        """What is wrong with the form, in one sentence or two."""
+        said = [str(message) for messages in self.errors.values() for message in messages]
+        return " ".join(dict.fromkeys(said))
+
+
+class MessageForm(forms.Form):
+    """The next user turn, and the last turn its page had shown."""
+
+    message = forms.CharField(strip=False, required=False)  # its length is the domain's to judge
+    after_position = forms.IntegerField(min_value=-1, max_value=LARGEST_NUMBER)
+
+
+class ReasonForm(forms.Form):
+    """Why something is skipped or ended: one of the offered reasons, or words of one's own."""
+
+    reason = forms.CharField(max_length=200, required=False)
+    words = forms.CharField(max_length=200, required=False)
+
+    def reason_given(self) -> str:
+        return str(self.cleaned_data.get("words") or self.cleaned_data.get("reason") or "")
+
+
+class DraftForm(forms.Form):
+    """What a page keeps while somebody types."""
+
+    version = forms.IntegerField(min_value=0)
+    body = forms.JSONField()
+
+    def clean_body(self) -> dict[str, Any]:
+        body = self.cleaned_data["body"]
+        if not isinstance(body, dict):
+            raise forms.ValidationError("A draft is an object of field names and values.")
+        return body
+
+
+class SettingsForm(forms.ModelForm):
+    """How a person wants their pages."""
+
+    class Meta:
+        model = User
+        fields = ("theme", "letter_keys")
+        widgets = {"theme": forms.RadioSelect}

@@ -1,0 +1,28 @@
+"""The annotators' addresses."""
+
+from django.urls import path
+
+from annotate.views import answers, chatting, home, ranking, settings, work
+
+app_name = "annotate"
+
+urlpatterns = [
+    path("", home.home, name="home"),
+    path("guidelines/<slug:slug>/", home.guidelines, name="guidelines"),
+    path("settings/", settings.settings, name="settings"),
+    path("next/<slug:slug>/", work.next_work, name="next"),
+    path("own/<slug:slug>/", work.own_dialogue, name="own"),
+    path("work/<int:pk>/", work.work, name="work"),
+    path("work/<int:pk>/rank/", ranking.submit, name="rank"),
+    path("work/<int:pk>/draft/", work.draft, name="draft"),
+    path("work/<int:pk>/skip/", work.skip, name="skip"),
+    path("work/<int:pk>/arrivals/", chatting.arrivals, name="arrivals"),
+    path("work/<int:pk>/send/", chatting.send, name="send"),
+    path("work/<int:pk>/undo/", chatting.undo, name="undo"),
+    path("work/<int:pk>/more/", chatting.more, name="more"),
+    path("work/<int:pk>/end/", chatting.end, name="end"),
+    path("work/<int:pk>/retry/", chatting.retry, name="retry"),
+    path("work/<int:pk>/fewer/", chatting.fewer, name="fewer"),
+    path("answers/", answers.answers, name="answers"),
+    path("answers/<int:pk>/", answers.look_again, name="look_again"),
+]

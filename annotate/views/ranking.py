@@ -1,0 +1,57 @@
+"""Send a ranking: the same address for chat-and-rank and rank-only."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+
+from annotate.access import comparison_of_slot_or_404, slot_or_404
+from annotate.desk import Refusal, shown_names
+from annotate.forms import RankingForm
+from annotate.parts import go_to, posted
+from annotate.views import work
+from feedback import drafts, slots
+from feedback.errors import BadRanks, FeedbackError
+from feedback.models import Ranking, Slot
+from feedback.rankings import record_ranking
+
+LATE = "Saved as late. Next one."
+LATE_AND_TAKEN = "Saved as late. Somebody else had this piece by then, so it does not count."
+
+
+@posted
+def submit(request: HttpRequest, pk: int) -> HttpResponse:
+    """Store an answer. Says "saved" only after the database has it; an error keeps every place that was given."""
+    slot = slot_or_404(request, pk)
+    form = RankingForm(request.POST)
+    is_valid = form.is_valid()
+    message = form.cleaned_data.get("message", "")
+    try:
+        if not is_valid:
+            raise BadRanks(form.complaint())
+        slot, ranking = _store(slot, form)
+    except FeedbackError as err:
+        return work.show(request, slot, error=err, refusal=Refusal(form.given(), message))
+    drafts.clear_draft(slot)
+    if message.strip():
+        drafts.keep_unsent(slot, message=message)  # written ahead: it waits for its turn
+    return _go_on(request, slot, ranking)
+
+
+def _store(slot: Slot, form: RankingForm) -> tuple[Slot, Ranking]:
+    """Record the answer; in a chat whose time lapsed, after taking it up again if nobody else has."""
+    comparison = comparison_of_slot_or_404(slot, form.cleaned_data["comparison"])
+    if slot.state == Slot.State.LAPSED and slot.work_item.kind == work.CHAT:
+        slot = slots.regain(slot) or slot
+    answer = form.answer(shown_names(slot, comparison))
+    return slot, record_ranking(slot=slot, comparison=comparison, **answer)
+
+
+def _go_on(request: HttpRequest, slot: Slot, ranking: Ranking) -> HttpResponse:
+    """In a chat back to it, to write on; after a correction to the answer; else to the next piece."""
+    said = "Saved" if not ranking.late else LATE if ranking.counts else LATE_AND_TAKEN
+    if slot.work_item.kind == work.CHAT:
+        return work.back_to(request, slot, saying=said)
+    if ranking.revision > 1:
+        return go_to(request, reverse("annotate:look_again", args=[ranking.comparison_id]), saying=said)
+    return work.take_next(request, slot, saying=said if ranking.late else "Saved. Next one.")

@@ -1,0 +1,121 @@
+"""A piece of work: take the next one, open one of one's own, show it, keep its draft, skip it."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
+
+from annotate.access import person, project_or_404, slot_or_404
+from annotate.desk import Refusal, desk
+from annotate.forms import DraftForm, ReasonForm
+from annotate.parts import go_to, posted, render_page_or_part
+from feedback import dialogues, drafts, slots
+from feedback.errors import EmptyMessage, FeedbackError, MessageTooLong
+from feedback.models import Slot, WorkItem
+from feedback.rankings import ranking_in_force
+
+CHAT, RANK = WorkItem.Kind.CHAT_AND_RANK, WorkItem.Kind.RANK
+PAGES = {
+    CHAT: ("annotate/chatting.html", "annotate/_chat_part.html"),
+    RANK: ("annotate/ranking.html", "annotate/_rank_part.html"),
+}
+
+
+@posted
+def next_work(request: HttpRequest, slug: str) -> HttpResponse:
+    """Take the next best piece, of one kind if asked; home says so when there is none."""
+    project = project_or_404(request, slug)
+    kind = request.POST.get("kind", "")
+    slot = slots.next_slot(user=person(request), project=project, kind=kind if kind in PAGES else "")
+    if slot is None:
+        return go_to(request, reverse("annotate:home") + f"?project={project.slug}&none=1")
+    return go_to(request, reverse("annotate:work", args=[slot.pk]))
+
+
+@posted
+def own_dialogue(request: HttpRequest, slug: str) -> HttpResponse:
+    """Open a dialogue with words of one's own, where the project allows it."""
+    project = project_or_404(request, slug)
+    if not project.free_dialogues:
+        return go_to(request, reverse("annotate:home"))
+    slot = dialogues.open_own_dialogue(project=project, user=person(request))
+    return go_to(request, reverse("annotate:work", args=[slot.pk]))
+
+
+@require_safe
+def work(request: HttpRequest, pk: int) -> HttpResponse:
+    """The task page of a slot, whatever its kind."""
+    slot = slot_or_404(request, pk)
+    if slot.state == Slot.State.SKIPPED or slot.work_item.kind not in PAGES:
+        return redirect("annotate:home")
+    if slot.state == Slot.State.LAPSED:
+        again = Slot.objects.held_by(person(request)).filter(work_item=slot.work_item_id).first()
+        if again is not None:
+            return redirect("annotate:work", again.pk)
+    if _is_answered(slot):
+        return redirect("annotate:look_again", slot.work_item.comparison_id)
+    return show(request, slot)
+
+
+def _is_answered(slot: Slot) -> bool:
+    comparison = slot.work_item.comparison
+    return comparison is not None and ranking_in_force(slot=slot, comparison=comparison) is not None
+
+
+def show(
+    request: HttpRequest, slot: Slot, *, error: FeedbackError | None = None, refusal: Refusal | None = None
+) -> HttpResponse:
+    """The task page as it stands, or with what was refused and why; what was typed is shown again."""
+    slot = slot_or_404(request, slot.pk)
+    page, part = PAGES[WorkItem.Kind(slot.work_item.kind)]
+    context = desk(slot, refusal)
+    is_of_field = isinstance(error, EmptyMessage | MessageTooLong) and context.get("may_write", False)
+    context |= {"field_error": error} if is_of_field else {"error": error}
+    return render_page_or_part(request, page, part, context, status=error.status if error else 200)
+
+
+@require_POST
+def draft(request: HttpRequest, pk: int) -> HttpResponse:
+    """Keep what is being typed, and the piece with it. Answers {"version": n} once it is kept, or why it was not."""
+    slot = slot_or_404(request, pk)
+    form = DraftForm(request.POST)
+    if not form.is_valid():
+        return JsonResponse({"code": "bad_draft", "message": "This draft could not be read."}, status=422)
+    try:
+        kept = drafts.save_draft(slot=slot, **form.cleaned_data)
+        slots.renew_lease(slot)  # who types is at work
+    except FeedbackError as err:
+        newer = getattr(err, "draft", None)
+        version = {"version": newer.version} if newer is not None else {}
+        return JsonResponse({"code": err.code, "message": err.message, **version}, status=err.status)
+    return JsonResponse({"version": kept.version, "saved_at": kept.saved_at.isoformat()})
+
+
+@posted
+def skip(request: HttpRequest, pk: int) -> HttpResponse:
+    """Leave a piece for good, with a reason, and go on to the next one."""
+    slot = slot_or_404(request, pk)
+    form = ReasonForm(request.POST)
+    reason = form.reason_given() if form.is_valid() else ""
+    leave = dialogues.skip_dialogue if slot.work_item.kind == CHAT else slots.skip
+    try:
+        leave(slot=slot, reason=reason)
+    except FeedbackError as err:
+        return show(request, slot, error=err)
+    return take_next(request, slot, saying="Skipped. Next one.")
+
+
+def back_to(request: HttpRequest, slot: Slot, *, saying: str = "") -> HttpResponse:
+    """After an action that worked: the task page anew, so that a reload repeats nothing."""
+    return go_to(request, reverse("annotate:work", args=[slot.pk]), saying=saying)
+
+
+def take_next(request: HttpRequest, slot: Slot, *, saying: str) -> HttpResponse:
+    """After a piece is done: the next one of its kind, or home, which says that there is none."""
+    project = slot.work_item.project
+    following = slots.next_slot(user=person(request), project=project, kind=slot.work_item.kind)
+    if following is None:
+        return go_to(request, reverse("annotate:home") + f"?project={project.slug}&none=1")
+    return go_to(request, reverse("annotate:work", args=[following.pk]), saying=saying)
