@@ -162,10 +162,20 @@ def best_paid(run: TrainingRun, steps: int = BEST_PAID_STEPS, most: int = BEST_P
         )
         for entry in entries
     ]
-    return BestPaid([TERM_WORDS.get(name, name.replace("_", " ")) for name in names], samples)
+    return BestPaid([term_word(name) for name in names], samples)
 
 
-TERM_WORDS = {"preference": "Pref.", "length_penalty": "Length", "malformed_penalty": "Malformed"}
+TERM_WORDS = {
+    "preference": "Pref.",
+    "length_penalty": "Length",
+    "malformed_penalty": "Malformed",
+    "repetition_penalty": "Repeats",
+}
+
+
+def term_word(name: str) -> str:
+    """What heads the column of a term."""
+    return TERM_WORDS.get(name, name.replace("_", " ").capitalize())
 
 
 def earlier_run(run: TrainingRun) -> TrainingRun | None:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from rewardtrain.pages import rounds
+from rewardtrain.pages import ledger, rounds
 
 app_name = "rewardtrain"
 
@@ -12,6 +12,7 @@ urlpatterns = [
     path("start/", rounds.start, name="start"),
     path("roll-back/", rounds.roll_back, name="roll_back"),
     path("<int:number>/", rounds.rounds_page, name="round"),
+    path("<int:number>/ledger/", ledger.ledger, name="ledger"),
     path("<int:number>/decide/", rounds.decide, name="decide"),
     path("<int:number>/stop/", rounds.stop, name="stop"),
 ]

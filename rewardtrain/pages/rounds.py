@@ -123,7 +123,7 @@ def _whole(text: str | None) -> int:
 def _training(rows: list[RoundRow], named: RoundRow | None) -> dict[str, Any]:
     """What runs now, or how the opened round ran: progress, charts, best paid samples, the reward model's figures."""
     row = named or next((row for row in rows if row.is_active), None)
-    row = row or next((row for row in rows if row.runs), None)
+    row = row or next((row for row in rows if row.runs or row.turn.error), None)
     if row is None:
         return {"training": None}
     run = row.current_run if row.is_active else row.runs.get(TrainingRun.Kind.POLICY) or row.current_run
@@ -153,7 +153,6 @@ def _drawn(run: TrainingRun | None) -> dict[str, Any]:
         "earlier": earlier.round if earlier else None,
         "smaller": run_charts.smaller_figures(run),
         "best_paid": run_charts.best_paid(run) if run.kind == TrainingRun.Kind.POLICY else None,
-        "ledger_run": run,
     }
 
 

@@ -221,8 +221,19 @@ def test_a_failed_run_is_slashed_and_its_reason_read_below(manager, project):
     Round.objects.update(state="failed", error="PPO did not finish: <b>nan</b>.", decided_at=timezone.now())
     assert stages(project)[2] == ("failed", "failed")
     body = manager.get(address(project)).content.decode()
+    reason = "PPO did not finish: &lt;b&gt;nan&lt;/b&gt;."
     assert "Round 1 failed." in body
-    assert "PPO did not finish: &lt;b&gt;nan&lt;/b&gt;." in manager.get(address(project, "round", 1)).content.decode()
+    assert body.count(reason) == 1
+    assert manager.get(address(project, "round", 1)).content.decode().count(reason) == 1
+
+
+def test_why_the_newest_round_failed_is_read_beside_the_report_of_another(manager, project):
+    waiting(project, failed=("length",))
+    add_round(project, "snapshot", number=2)
+    Round.objects.filter(number=2).update(state="failed", error="There are no rankings of fresh prompts.")
+    page = manager.get(address(project))
+    assert page.context["report_row"].turn.number == 1
+    assert page.content.decode().count("There are no rankings of fresh prompts.") == 1
 
 
 def test_the_round_whose_policy_serves_can_be_rolled_back(manager, project):
