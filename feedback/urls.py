@@ -2,12 +2,13 @@
 
 from django.urls import path
 
-from feedback.pages import overview
+from feedback.pages import overview, snapshots
 
 app_name = "feedback"
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
     path("requests/<int:pk>/again/", overview.try_again, name="try_again"),
-    path("snapshots/", overview.make_snapshot, name="make_snapshot"),
+    path("snapshots/", snapshots.make, name="make_snapshot"),
+    path("snapshots/<int:pk>/download/", snapshots.download, name="download_snapshot"),
 ]

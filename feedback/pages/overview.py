@@ -12,10 +12,9 @@ from django.urls import reverse
 from django.utils.text import capfirst
 from django.views.decorators.http import require_POST, require_safe
 
-from feedback import charts, figures, generation, snapshots
-from feedback.errors import FeedbackError
+from feedback import charts, figures, generation
 from feedback.models import GenerationRequest, Membership, Project, Snapshot
-from feedback.pages.access import managed_project, person
+from feedback.pages.access import managed_project
 from feedback.pages.parts import render_page_or_part
 
 SNAPSHOTS_SHOWN = 6
@@ -167,15 +166,3 @@ def try_again(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     else:
         messages.info(request, f"Nothing to try again: this request is {failed.get_state_display()}.")
     return HttpResponseRedirect(reverse("feedback:overview", args=[slug]) + "#queue")
-
-
-@require_POST
-def make_snapshot(request: HttpRequest, slug: str) -> HttpResponse:
-    """Freeze the rankings that count now; a worker writes the files."""
-    project = managed_project(request, slug)
-    try:
-        snapshots.freeze(project=project, kind=Snapshot.Kind.PREFERENCE, created_by=person(request))
-        messages.success(request, "Snapshot taken. Its files are written in the background.")
-    except FeedbackError as err:
-        messages.error(request, err.message)
-    return HttpResponseRedirect(reverse("feedback:overview", args=[slug]) + "#snapshots")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from io import BytesIO
 from uuid import uuid4
+from zipfile import ZipFile
 
 import pytest
 from django.db import connection
@@ -11,8 +13,8 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from feedback import append_only, figures, slots
-from feedback.models import GenerationRequest, Membership, Project, Ranking, Snapshot, User
+from feedback import append_only, figures, slots, snapshots
+from feedback.models import AuditEntry, GenerationRequest, Membership, Project, Ranking, Snapshot, User
 from tests import make
 
 pytestmark = pytest.mark.django_db
@@ -279,6 +281,70 @@ def test_a_snapshot_is_taken_in_the_managers_name(manager, project):
     snapshot = Snapshot.objects.get()
     assert snapshot.created_by == User.objects.get(username="maria")
     assert "Snapshot taken" in reply.content.decode()
+
+
+def written_snapshot(project: Project) -> Snapshot:
+    rank_twice(project)
+    return snapshots.write_now(snapshots.freeze(project=project, kind="preference", ring=False))
+
+
+def test_a_snapshots_files_are_taken_along_as_one(manager, project):
+    snapshot = written_snapshot(project)
+    reply = manager.get(address(project, "download_snapshot", snapshot.pk))
+    name = f"plant-desk-preference-{snapshot.sha256[:12]}"
+    assert reply["Content-Disposition"] == f'attachment; filename="{name}.zip"'
+    content = reply.getvalue()
+    folder = snapshots.require_usable(snapshot)
+    written = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with ZipFile(BytesIO(content)) as archive:
+        assert archive.testzip() is None
+        assert {info.filename: archive.read(info) for info in archive.infolist()} == {
+            f"{name}/{file}": data for file, data in written.items()
+        }
+    assert "manifest.json" in written
+    assert manager.get(address(project, "download_snapshot", snapshot.pk)).getvalue() == content
+    entries = AuditEntry.objects.filter(action="snapshot.downloaded")
+    assert {(entry.actor.username, entry.target) for entry in entries} == {
+        ("maria", f"feedback.snapshot:{snapshot.pk}")
+    }
+
+
+def test_the_overview_lists_a_snapshot_with_its_counts_hash_and_files(manager, project):
+    snapshot = written_snapshot(project)
+    body = manager.get(address(project)).content.decode()
+    assert '<td class="number" data-label="rankings">2</td>' in body
+    assert '<td class="number" data-label="pairs">6</td>' in body
+    assert snapshot.sha256[:12] in body
+    assert f'href="{address(project, "download_snapshot", snapshot.pk)}"' in body
+    assert "manage.py export --project plant-desk --out" in body
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"state": "queued"}, "This snapshot is not written"),
+        ({"withdrawn_at": timezone.now(), "withdrawn_because": "Names in it"}, "This snapshot was withdrawn: Names in"),
+    ],
+)
+def test_files_nobody_should_have_are_not_offered_and_not_given(manager, project, change, why):
+    snapshot = written_snapshot(project)
+    Snapshot.objects.filter(pk=snapshot.pk).update(**change)
+    where = address(project, "download_snapshot", snapshot.pk)
+    assert where not in manager.get(address(project)).content.decode()
+    assert why in manager.get(where, follow=True).content.decode()
+    assert not AuditEntry.objects.filter(action="snapshot.downloaded").exists()
+
+
+def test_a_stranger_and_another_projects_manager_get_no_files(client, project):
+    snapshot = written_snapshot(project)
+    for name, role in (("alice", "annotator"), ("bob", "reviewer")):
+        client.force_login(make.make_member(project, name, role))
+        assert client.get(address(project, "download_snapshot", snapshot.pk)).status_code == 404
+    other = make.make_project("orchard")
+    client.force_login(make.make_member(other, "maria", "manager"))
+    for place in (project, other):
+        assert client.get(address(place, "download_snapshot", snapshot.pk)).status_code == 404
+    assert not AuditEntry.objects.filter(action="snapshot.downloaded").exists()
 
 
 def test_a_snapshot_of_nothing_is_refused_in_words(manager, project):
