@@ -22,6 +22,14 @@ def test_letter_keys_can_be_switched_off(as_alice: Client, alice: User) -> None:
     assert not alice.letter_keys and 'data-keys="off"' in text_of(as_alice.get("/"))
 
 
+def test_letter_keys_are_on_or_off_and_the_page_says_which(as_alice: Client, alice: User) -> None:
+    for value, kept in (("false", False), ("on", True)):
+        page = as_alice.post("/settings/", {"theme": "auto", "letter_keys": value, "from_page": "1"}, follow=True)
+        alice.refresh_from_db()
+        assert alice.letter_keys is kept
+        assert f'name="letter_keys" value="{value}" checked' in text_of(page)
+
+
 def test_a_change_from_the_menu_is_kept_without_a_word(as_alice: Client) -> None:
     as_alice.post("/settings/", {"theme": "light", "letter_keys": "on"})
     assert "Your settings are kept." not in words_of(as_alice.get("/"))
