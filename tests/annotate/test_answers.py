@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
+from feedback import dialogues
 from feedback.models import Comparison, Project, Ranking, Slot
 from tests import make
 from tests.annotate.reading import answer, chosen, replies, states, text_of, words_of
@@ -56,15 +57,17 @@ def test_a_correction_from_an_old_page_is_refused_and_both_are_shown(as_alice: C
     assert chosen(refused) == {"A": 2, "B": 1, "C": 3, "D": 4}
 
 
-def test_an_answer_a_dialogue_went_on_from_is_shown_and_not_offered_to_correct(
-    as_alice: Client, project: Project
-) -> None:
+def test_an_answer_in_a_dialogue_is_shown_and_corrected_only_there(as_alice: Client, project: Project) -> None:
     slot = make.make_chat(project, text="Is my fern thirsty?")
     ranking = make.make_ranking(slot)
     page = as_alice.get(f"/answers/{ranking.comparison_id}/")
     words = words_of(page)
-    assert "The dialogue went on from this answer, so it stays as it is." in words
+    assert "The dialogue is still yours: go on with it" in words and f'href="/work/{slot.pk}/"' in text_of(page)
     assert "1st" in words and "4th" in words and 'id="rank"' not in text_of(page)
+    assert "Once you have ranked these" not in words
+    dialogues.end_dialogue(slot=slot)
+    words = words_of(as_alice.get(f"/answers/{ranking.comparison_id}/"))
+    assert "The dialogue is over, so this answer stays as it is." in words
 
 
 def test_nobody_looks_at_anothers_answer(as_bob: Client, slot: Slot) -> None:
