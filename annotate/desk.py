@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from django.db.models import prefetch_related_objects
 from django.utils import timezone
 
 from annotate.answers import FLAGS, Answer, answer_in_draft, answer_of, name_of
@@ -77,6 +78,8 @@ def _chat_context(slot: Slot, refusal: Refusal, body: Mapping[str, Any]) -> dict
     if slot.state == Slot.State.LAPSED and _is_taken(slot):
         return _taken_context(slot, refusal, body)
     chat = look_at_chat(slot)
+    if chat.ranking is not None:
+        prefetch_related_objects([chat.ranking], "entries")
     answer = refusal.answer or answer_in_draft(body) or answer_of(slot, chat.ranking or _taken_back(chat))
     if chat.ranking is not None:
         answer = answer_of(slot, chat.ranking)
