@@ -386,7 +386,7 @@ def test_each_update_reports_and_the_ledger_has_every_sample_with_every_term():
         assert set(entry.terms) == {"letter e", "length_penalty", "malformed_penalty", "repetition_penalty"}
         assert entry.raw_terms["letter e"] == entry.response.count("e")
         assert entry.reward == pytest.approx(sum(entry.terms.values()), abs=1e-6)
-        assert entry.kl_penalty == pytest.approx(0.1 * entry.kl_nats)
+        assert entry.kl_penalty == pytest.approx(TINY.kl_coef * entry.kl_nats)
         assert 1 <= entry.token_count <= 8
         assert entry.prompt[0]["role"] == "user"
     first = [entry for entry in entries if entry.step == 1]
