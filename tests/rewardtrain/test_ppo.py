@@ -45,8 +45,9 @@ TOKENIZER = make_tokenizer()
 PROMPTS = [[user("x" * length)] for length in range(1, 12)]
 DECODERS = {"rotary": make_llama, "absolute": make_gpt2}
 TINY = PpoSettings(
-    updates=2, samples_per_update=8, samples_per_prompt=2, minibatch_size=4, sampling=SamplingSettings(max_new_tokens=8)
-)
+    updates=2, samples_per_update=8, samples_per_prompt=2, minibatch_size=4, kl_coef=0.1,
+    sampling=SamplingSettings(max_new_tokens=8),
+)  # fmt: skip
 t = torch.tensor
 
 
