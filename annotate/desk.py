@@ -22,7 +22,9 @@ from feedback.models import Comparison, GenerationRequest, Ranking, Slot, Turn, 
 from feedback.rankings import ranking_in_force, shown_candidates
 
 STRENGTHS = ((1, "a hair"), (2, "somewhat"), (3, "clearly"), (4, "by far"))
-SCRIPTS = tuple(f"js/{name}.js" for name in ("status", "draft", "send", "elapsed", "inview", "rank", "chat-keys"))
+SCRIPTS = tuple(
+    f"js/{name}.js" for name in ("status", "draft", "send", "elapsed", "inview", "rank", "chat-keys", "skip")
+)
 WHY_AFTER = 10  # seconds of waiting after which the page says why
 TAKEN = "taken"  # the phase of a chat that lapsed and that somebody else has now
 ASKING = frozenset({Phase.WAITING, Phase.RANK, Phase.FAILED})

@@ -161,9 +161,24 @@ def test_skipping_asks_for_a_reason_and_escape_gives_up(visit: Visitor, project:
     press(page, "Escape")
     expect(popover).to_be_hidden()
     assert not places(page)
-    press(page, "s", "Space", "ArrowDown", "ArrowDown", "Enter")
+    press(page, "s", "Enter")  # without a reason
+    expect(popover).to_be_visible()
+    assert Slot.objects.get().state == "held"
+    press(page, "Escape", "s", "Space", "ArrowDown", "ArrowDown", "Enter")
     expect(page.get_by_text("There is nothing more of that kind just now.")).to_be_visible()
     assert Slot.objects.get().closed_because == "skipped: It upsets me"
+
+
+def test_words_of_ones_own_are_reason_enough_to_skip(visit: Visitor, project: Project) -> None:
+    open_chat(project)
+    page = visit("alice").go("/")
+    press(page, "Enter")
+    expect_sheet(page)
+    press(page, "s", "Tab")
+    page.keyboard.type("I know her")
+    press(page, "Enter")
+    expect(page.get_by_text("There is nothing more of that kind just now.")).to_be_visible()
+    assert Slot.objects.get().closed_because == "skipped: I know her"
 
 
 def test_letters_are_silent_in_text_and_can_be_switched_off(visit: Visitor, project: Project) -> None:
