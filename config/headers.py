@@ -18,3 +18,17 @@ class PermissionsPolicyMiddleware:
         response = self.get_response(request)
         response.headers.setdefault("Permissions-Policy", self.policy)
         return response
+
+
+class NoStoreMiddleware:
+    """Keeps what a signed-in person reads out of caches on the way and on the device: back always shows what is so now,
+    and after signing out it shows nothing. The answer to a POST is left alone, or back could not return to it."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if request.method in {"GET", "HEAD"} and hasattr(request, "user") and request.user.is_authenticated:
+            response.headers.setdefault("Cache-Control", "private, no-store")
+        return response

@@ -135,3 +135,10 @@ def test_every_answer_carries_the_policy_for_what_a_page_may_load(as_alice: Clie
 @pytest.mark.parametrize("url", ["/work/0/", "/work/99999999999999999999/", "/answers/99999999999999999999/"])
 def test_numbers_that_no_row_has_are_not_found(as_alice: Client, url: str) -> None:
     assert as_alice.get(url).status_code == 404
+
+
+def test_what_a_signed_in_person_reads_is_kept_nowhere(as_alice: Client, client: Client, project: Project) -> None:
+    slot = make.make_chat(project)
+    for path in ("/", f"/work/{slot.pk}/", "/answers/"):
+        assert as_alice.get(path)["Cache-Control"] == "private, no-store"
+    assert not as_alice.post(f"/work/{slot.pk}/skip/", {}).has_header("Cache-Control")

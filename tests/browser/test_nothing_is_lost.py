@@ -22,12 +22,18 @@ NETWORK = (
 )  # what the browser logs of outages
 
 
+def let_requests_be_caught(page: Page) -> None:
+    """Before the page is loaded: a page that already runs may send one more request past a route set then."""
+    page.route("**/nobody-asks-for-this/", lambda route: route.abort())
+
+
 @pytest.fixture
 def ranking(visit: Visitor, project: Project) -> Visit:
     """Alice at replies to rank."""
     slot = make.make_chat(project)
     seen = visit("alice")
     seen.allowed = NETWORK
+    let_requests_be_caught(seen.page)
     seen.go(f"/work/{slot.pk}/")
     expect_sheet(seen.page)
     return seen
@@ -40,6 +46,7 @@ def writing(visit: Visitor, project: Project) -> Visit:
     make.make_ranking(slot)
     seen = visit("alice")
     seen.allowed = NETWORK
+    let_requests_be_caught(seen.page)
     seen.go(f"/work/{slot.pk}/")
     expect(seen.page.locator("#message-text")).to_be_focused()
     return seen
@@ -224,6 +231,28 @@ def test_home_asks_to_sign_in_when_the_session_ended(visit: Visitor, project: Pr
     page.evaluate("htmx.ajax('GET', '/', '#waiting')")
     expect(page.get_by_role("heading", name="Nestbox")).to_be_visible()
     assert page.url.endswith("/sign-in/?next=/")
+
+
+def test_back_leads_to_what_is_so_now(visit: Visitor, project: Project) -> None:
+    slot = make.make_chat(project)
+    page = visit("alice").go("/")
+    today = page.locator(".today b")
+    expect(today).to_have_text("0")
+    page.keyboard.press("Enter")
+    expect_sheet(page)
+    make.make_ranking(slot)
+    page.go_back()
+    expect(today).to_have_text("1")
+
+
+def test_after_signing_out_back_shows_nothing(writing: Visit) -> None:
+    page = writing.page
+    writing.go("/")
+    page.get_by_role("button", name="Alice").click()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("User name")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_label("User name")).to_be_visible()
 
 
 def test_signing_out_takes_along_what_was_kept_on_this_device(writing: Visit) -> None:
