@@ -15,6 +15,7 @@ from tests import make
 from tests.browser.conftest import DESK, PHONE, Visit, Visitor
 from tests.browser.replies import TEXTS, Writer
 from tests.browser.sheet import expect_sheet
+from tests.rewardtrain.test_rounds_page import running, waiting
 
 pytestmark = pytest.mark.browser
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
@@ -200,6 +201,14 @@ def test_managers_pages(visit: Visitor, project: Project) -> None:
         seen = visit("maria", device)
         for path in ("", "rounds/"):
             found += look_at(seen.go(f"/projects/{project.slug}/{path}"), path or "overview")
+    waiting(project, failed=("length",))
+    running(project, number=2)
+    for device in (DESK, PHONE):
+        seen = visit("maria", device)
+        for path in ("", "rounds/", "rounds/1/", "rounds/2/ledger/", "rounds/1/ledger/", "rounds/roll-back/"):
+            page = seen.go(f"/projects/{project.slug}/{path}")
+            page.wait_for_load_state("networkidle")
+            found += look_at(page, f"{path or 'overview'} with rounds")
     assert not found, "\n".join(found)
 
 
