@@ -167,6 +167,7 @@ def test_a_message_that_did_not_arrive_is_sent_again_by_one_press(
 
 def test_a_refused_message_stays_and_the_focus_goes_to_the_reason(writing: Visit) -> None:
     page = writing.page
+    page.evaluate("document.querySelector('#message-text').style.height = '20rem'")  # as by dragging its corner
     page.keyboard.press("Control+Enter")
     expect(page.locator("#message-error")).to_have_text("Write a message first.")
     expect(page.locator("#message-text")).to_have_attribute("aria-describedby", "message-error")
