@@ -104,6 +104,9 @@ def test_a_fresh_project_says_what_to_do_first(client):
     assert [step.is_done for step in page.context["steps"]] == [False] * 5
     assert "No model serves here, so nobody gets a reply" in page.content.decode()
     assert "No replies were ranked by two people yet" in page.content.decode()
+    assert "ask whoever runs this server" in page.content.decode()
+    User.objects.update(is_staff=True)
+    assert "ask whoever runs this server" not in client.get(address(project)).content.decode()
 
 
 def test_the_first_steps_go_away_once_they_are_done(manager, project):
