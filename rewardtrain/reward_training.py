@@ -127,7 +127,7 @@ def train_reward_model(
         torch.manual_seed(stable_seed(settings.seed, "dropout", step))
         share = _set_learning_rate(optimizer, step, steps, settings)
         # 3 score, 4 loss
-        loss, accuracy = _backward(reward_model, [examples[place] for place in places])
+        loss, accuracy = _backward(reward_model, [examples[place] for place in places], settings)
         # 5 update
         norm = _update(optimizer, parameters, settings, loss, step)
         # 6 log
@@ -190,7 +190,9 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps: int, 
     return share
 
 
-def _backward(reward_model: RewardModel, examples: Sequence[_Example]) -> tuple[float, float]:
+def _backward(
+    reward_model: RewardModel, examples: Sequence[_Example], settings: RewardModelSettings
+) -> tuple[float, float]:
     """Accumulate the gradient of the mean loss over these comparisons; gives (loss, share of pairs ordered right).
 
     Comparisons of like length go through together, so the gradient is summed over a few passes.
@@ -198,7 +200,8 @@ def _backward(reward_model: RewardModel, examples: Sequence[_Example]) -> tuple[
     total, credit, strict = 0.0, 0.0, 0
     for places in reward_model.batches([example.encoded for example in examples]):
         batch = [examples[place] for place in places]
-        scores = reward_model.score_batch([example.encoded for example in batch])
+        with _mixed_precision(settings):
+            scores = reward_model.score_batch([example.encoded for example in batch])
         losses = [comparison_loss(own, example.pairs) for own, example in zip(scores, batch, strict=True)]
         loss = torch.stack(losses).sum() / len(examples)
         loss.backward()
@@ -207,6 +210,12 @@ def _backward(reward_model: RewardModel, examples: Sequence[_Example]) -> tuple[
             right, count = _right_pairs(own.detach(), example.pairs)
             credit, strict = credit + right, strict + count
     return total, credit / strict if strict else 0.0
+
+
+def _mixed_precision(settings: RewardModelSettings) -> torch.autocast:
+    """Within it matrices are multiplied as the settings say; weights and scores stay what they are."""
+    device = torch.device(settings.device).type
+    return torch.autocast(device, torch.bfloat16, enabled=settings.mixed_precision == "bfloat16")
 
 
 def _right_pairs(scores: Tensor, pairs: Sequence[Pair]) -> tuple[float, int]:

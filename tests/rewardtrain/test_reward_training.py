@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -212,3 +213,16 @@ def test_scored_pairs_carry_lengths_and_the_strength_of_the_best(llama):
     assert [pair.strength for pair in score_pairs(reward_model, [third])] == [3, 3, None]
     unranked = RankedComparison([user("x")], [[bot("a")], [bot("b")]], [None, None])
     assert score_pairs(reward_model, [unranked]) == []
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder"])
+def test_mixed_precision_learns_the_same_and_keeps_weights_whole(kind, tmp_path):
+    base = save_base(tmp_path / "base", *BASES[kind]())
+    whole, mixed = (
+        train_reward_model(TRAIN[:40], base=base, settings=dataclasses.replace(QUICK, mixed_precision=choice, epochs=1))
+        for choice in ("off", "bfloat16")
+    )
+    assert {tensor.dtype for tensor in mixed.reward_model.state_dict().values()} == {torch.float32}
+    losses = [[step.loss for step in result.history] for result in (whole, mixed)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], abs=0.05)
