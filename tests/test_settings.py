@@ -164,7 +164,8 @@ def test_production_refuses_a_key_that_others_could_know(monkeypatch: pytest.Mon
 
 def manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """`manage.py` as a server's owner would call it, with production settings."""
-    unset = ("DJANGO_SECRET_KEY", "DJANGO_ALLOWED_HOSTS", "DATABASE_URL", "CELERY_BROKER_URL")
+    names = ("DJANGO_SECRET_KEY", "DJANGO_ALLOWED_HOSTS", "DATABASE_URL", "CELERY_BROKER_URL")
+    unset = (*names, "DJANGO_ALLOW_ASYNC_UNSAFE")  # which browser tests set for the rest of their session
     inherited = {name: value for name, value in os.environ.items() if name not in unset}
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
