@@ -63,7 +63,7 @@ format: setup ## put the code into its form
 	$(BIN)/ruff format .
 
 bench: setup ## measure; figures go to the terminal
-	@exec $(BIN)/python -m pytest tests/benchmarks -q --no-header -s -p no:xdist
+	@exec $(BIN)/python -m pytest -o 'python_files=bench_*.py' tests/benchmarks -q --no-header -s -p no:xdist
 
 clean: ## remove what tools left behind (the data folder and .venv stay)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* htmlcov staticfiles
