@@ -12,9 +12,9 @@ Z_95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Share:
-    """A share of a count, with its 95 % Wilson interval."""
+    """A share of a count, with its 95 % Wilson interval; hits may hold halves, for what is half right."""
 
-    hits: int
+    hits: float
     total: int
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feedback.agreement import noise_ceiling, pair_agreement
+from feedback.agreement import Share, noise_ceiling, pair_agreement
 from feedback.models import ModelVersion, Prompt, PromptGroup, Ranking
 from feedback.prompts import fingerprint
 from feedback.snapshots import RankedRow, snapshot_rows
@@ -154,17 +154,21 @@ def measure_reward_model(reward_model: RewardModel, comparisons: Sequence[Any]) 
     alike = metrics.most_alike_in_length(pairs)
     by_strength = metrics.accuracy_by_strength(pairs)
     return {
-        "pairs": accuracy.count,
-        "pair_accuracy": round(accuracy.value, 4),
-        "interval": [round(end, 4) for end in accuracy.interval],
-        "length_baseline": round(length.value, 4),
-        "alike_in_length": {"pairs": len(alike), "pair_accuracy": round(metrics.pair_accuracy(alike).value, 4)},
+        "pairs": accuracy.total,
+        "pair_accuracy": _rounded(accuracy),
+        "interval": [round(end, 4) for end in accuracy.interval or ()],
+        "length_baseline": _rounded(length),
+        "alike_in_length": {"pairs": len(alike), "pair_accuracy": _rounded(metrics.pair_accuracy(alike))},
         "calibration_error": round(metrics.pair_calibration(pairs).error, 4),
         "by_strength": {
-            str(strength or "unsaid"): {"pairs": share.count, "pair_accuracy": round(share.value, 4)}
+            str(strength or "unsaid"): {"pairs": share.total, "pair_accuracy": _rounded(share)}
             for strength, share in sorted(by_strength.items(), key=lambda entry: entry[0] or 0)
         },
     }
+
+
+def _rounded(share: Share) -> float | None:
+    return None if share.value is None else round(share.value, 4)
 
 
 def _doubly_ranked(run: TrainingRun) -> list[list[dict[int, int]]]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-Z_95 = 1.959963984540054
+from feedback.agreement import Share
 
 
 @dataclass(frozen=True)
@@ -34,35 +34,6 @@ def _credit(chosen: float, rejected: float) -> float:
     if math.isclose(chosen, rejected, rel_tol=0, abs_tol=1e-12):
         return 0.5
     return float(chosen > rejected)
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share of a count with its 95 % interval. `successes` may hold halves."""
-
-    successes: float
-    count: int
-
-    @property
-    def value(self) -> float:
-        return self.successes / self.count if self.count else 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return wilson_interval(self.successes, self.count)
-
-
-def wilson_interval(successes: float, count: int, z: float = Z_95) -> tuple[float, float]:
-    """Lower and upper end for a share; (0, 1) when nothing was counted. Wilson 1927."""
-    if count == 0:
-        return (0.0, 1.0)
-    share = successes / count
-    middle = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    bottom = 1 + z * z / count
-    lower = 0.0 if successes == 0 else max(0.0, (middle - spread) / bottom)
-    upper = 1.0 if successes == count else min(1.0, (middle + spread) / bottom)
-    return (lower, upper)
 
 
 def pair_accuracy(pairs: Iterable[ScoredPair]) -> Share:
@@ -149,17 +120,6 @@ def pair_calibration(pairs: Sequence[ScoredPair], *, bins: int = 10) -> Calibrat
 
 def _sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
-
-
-def noise_ceiling(agreement: float) -> float:
-    """The best accuracy that judgements of this agreement allow: (1 + sqrt(2p - 1)) / 2.
-
-    Two judges who are each right with probability a agree with p = 2a² - 2a + 1; this solves for a. Below an
-    agreement of one half the judgements carry nothing, and the ceiling is one half.
-    """
-    if not 0 <= agreement <= 1:
-        raise ValueError(f"Agreement is a share from 0 to 1, not {agreement}.")
-    return (1 + math.sqrt(max(0.0, 2 * agreement - 1))) / 2
 
 
 def explained_variance(predictions: Sequence[float], targets: Sequence[float]) -> float:

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from feedback.agreement import Share
 from rewardtrain.chat import Turn, reply_text
 from rewardtrain.errors import NothingToLearn, TrainingDiverged
 from rewardtrain.hyperparameters import RewardModelSettings, learning_rate_share
 from rewardtrain.lora import trainable_parameters
 from rewardtrain.losses import Pair, comparison_loss, comparison_pairs
-from rewardtrain.metrics import ScoredPair, Share, pair_accuracy
+from rewardtrain.metrics import ScoredPair, pair_accuracy
 from rewardtrain.reward_model import Cuts, EncodedComparison, RewardModel
 from rewardtrain.seeds import stable_seed
 

@@ -310,7 +310,7 @@ def report(path: Path) -> dict[str, Any]:
 
 
 def _share(credit: Sequence[float]) -> dict[str, Any]:
-    from rewardtrain.metrics import wilson_interval
+    from feedback.agreement import wilson_interval
 
     low, high = wilson_interval(sum(credit), len(credit))
     return {"pair_accuracy": round(sum(credit) / len(credit), 4), "interval": [round(low, 4), round(high, 4)]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from itertools import product
 
 import pytest
@@ -110,6 +111,15 @@ def test_the_ends_are_where_the_share_is_just_not_refuted(counts: tuple[int, int
     for end in wilson_interval(hits, total):
         if 1e-9 < end < 1 - 1e-9:  # at 0 and 1 rounding is all there is
             assert abs(hits / total - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / total), rel=1e-5)
+
+
+def test_95_of_100_intervals_hold_the_truth() -> None:
+    rng = random.Random(0)
+    held = 0
+    for _ in range(1000):
+        low, high = wilson_interval(sum(rng.random() < 0.72 for _ in range(200)), 200)
+        held += low <= 0.72 <= high
+    assert 930 <= held <= 970
 
 
 @pytest.mark.parametrize("total", [0, -1])

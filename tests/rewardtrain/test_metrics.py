@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-import random
 
 import pytest
 
+from feedback.agreement import Share
 from rewardtrain.metrics import (
     Calibration,
     CalibrationBin,
     ScoredPair,
-    Share,
     accuracy_by_strength,
     calibration,
     explained_variance,
     length_baseline,
     most_alike_in_length,
-    noise_ceiling,
     pair_accuracy,
     pair_calibration,
-    wilson_interval,
 )
 
 
@@ -28,30 +25,7 @@ def test_accuracy_counts_an_equal_score_half():
     pairs = [ScoredPair(1, 0), ScoredPair(0, 1), ScoredPair(2, 2), ScoredPair(5, 3)]
     assert pair_accuracy(pairs) == Share(2.5, 4)
     assert pair_accuracy(pairs).value == 0.625
-    assert pair_accuracy([]).value == 0.0
-
-
-def test_the_wilson_interval_of_a_textbook_case():
-    # 8 of 10 at z = 2: (0.8 + 0.2 ± 2·sqrt(0.016 + 0.01)) / 1.4 with z²/2n = 0.2, z²/4n² = 0.01
-    lower, upper = wilson_interval(8, 10, z=2.0)
-    assert lower == pytest.approx((1.0 - 2 * math.sqrt(0.026)) / 1.4)
-    assert upper == pytest.approx((1.0 + 2 * math.sqrt(0.026)) / 1.4)
-
-
-@pytest.mark.parametrize(("successes", "count"), [(0, 0), (0, 7), (7, 7), (1, 1), (499, 500)])
-def test_an_interval_stays_within_0_and_1_and_holds_the_share(successes, count):
-    share = Share(successes, count)
-    lower, upper = share.interval
-    assert 0 <= lower <= share.value <= upper <= 1
-
-
-def test_95_of_100_intervals_hold_the_truth():
-    rng = random.Random(0)
-    held = 0
-    for _ in range(1000):
-        lower, upper = wilson_interval(sum(rng.random() < 0.72 for _ in range(200)), 200)
-        held += lower <= 0.72 <= upper
-    assert 930 <= held <= 970
+    assert pair_accuracy([]).value is None
 
 
 def test_accuracy_is_told_apart_by_strength_weakest_first():
@@ -95,22 +69,6 @@ def test_pair_calibration_takes_the_likelier_reply_first():
     found = pair_calibration([ScoredPair(1, 0), ScoredPair(0, 1), ScoredPair(0, 0), ScoredPair(-800, 800)], bins=10)
     likely = 1 / (1 + math.exp(-1))
     assert found.brier == pytest.approx(((1 - likely) ** 2 + likely**2 + 0 + 1) / 4)
-
-
-@pytest.mark.parametrize(("agreement", "ceiling"), [(1.0, 1.0), (0.5, 0.5), (0.726, 0.836), (0.63, 0.755), (0.3, 0.5)])
-def test_the_noise_ceiling_of_known_agreements(agreement, ceiling):
-    assert noise_ceiling(agreement) == pytest.approx(ceiling, abs=5e-4)
-
-
-def test_the_noise_ceiling_inverts_the_agreement_of_two_judges():
-    for accuracy in (0.6, 0.75, 0.99):
-        agreement = accuracy**2 + (1 - accuracy) ** 2
-        assert noise_ceiling(agreement) == pytest.approx(accuracy)
-
-
-def test_an_agreement_beyond_1_is_refused():
-    with pytest.raises(ValueError, match=r"not 1\.2"):
-        noise_ceiling(1.2)
 
 
 def test_explained_variance_of_perfect_constant_and_wrong_guesses():
