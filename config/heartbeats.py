@@ -39,3 +39,8 @@ def ages_in_seconds() -> dict[str, float]:
     now = time.time()
     found = sorted(folder().iterdir()) if folder().exists() else []
     return {path.name: max(0.0, now - path.stat().st_mtime) for path in found}
+
+
+def alive() -> list[str]:
+    """The background processes that left a sign of life a moment ago. The pages leave none, but run beside these."""
+    return [name for name, age in ages_in_seconds().items() if age <= SECONDS_UNTIL_MISSED]

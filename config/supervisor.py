@@ -25,6 +25,7 @@ LONGEST_DELAY_SECONDS = 15.0
 STEADY_AFTER_SECONDS = 5.0
 LOCK_ATTEMPTS = 3
 LARGEST_LOG_BYTES = 10 * 1024 * 1024
+TRY_AGAIN_SECONDS = 60.0
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -44,9 +45,10 @@ class Keeper:
         self.delay = FIRST_DELAY_SECONDS
         self.started_at = 0.0
         self.start_at = 0.0
+        self.shorten_at = 0.0
 
     def start(self) -> int:
-        """Start the process in a session and group of its own; gives its process id."""
+        """Start the process in a session and group of its own; gives its process id. Raises OSError."""
         with self.log.open("ab") as log:
             self.running = subprocess.Popen(
                 self.process.arguments,
@@ -68,9 +70,13 @@ class Keeper:
         self.signal_group(signal.SIGKILL)
         self.running = None
         steady = time.monotonic() - self.started_at >= STEADY_AFTER_SECONDS
-        self.delay = FIRST_DELAY_SECONDS if steady else min(self.delay * 2, LONGEST_DELAY_SECONDS)
-        self.start_at = time.monotonic() + self.delay
+        self.put_off(FIRST_DELAY_SECONDS if steady else self.delay * 2)
         return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+    def put_off(self, seconds: float) -> None:
+        """Plan the next start for `seconds` from now, or for the longest delay if that is sooner."""
+        self.delay = min(seconds, LONGEST_DELAY_SECONDS)
+        self.start_at = time.monotonic() + self.delay
 
     def signal_group(self, number: signal.Signals) -> None:
         """Send a signal to the process and all its children."""
@@ -94,7 +100,8 @@ class Supervisor:
     processes    what to run, see config.processes
     data_dir     holds the logs (logs/NAME.log) and the locks that keep a second supervisor away
     environment  the environment of every process; ours when left out
-    tell         called with one line whenever a process dies
+    tell         called with one line whenever a process dies, or something fails and is tried again
+    failed       called when supervising ends by itself, after `failure` was set; every process is then stopped
     """
 
     def __init__(
@@ -104,9 +111,12 @@ class Supervisor:
         data_dir: Path,
         environment: dict[str, str] | None = None,
         tell: Callable[[str], None] = lambda line: None,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
         self.data_dir = data_dir
         self.tell = tell
+        self.failed = failed
+        self.failure: Exception | None = None
         self.logs = data_dir / "logs"
         ours = dict(os.environ if environment is None else environment) | {"DATA_DIR": str(data_dir)}
         self.keepers = {
@@ -115,9 +125,9 @@ class Supervisor:
         }
         self._locks: list[IO[str]] = []
         self._guardian: subprocess.Popen[str] | None = None
+        self._guardian_at = 0.0
         self._stopping = threading.Event()
         self._started = threading.Event()
-        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
     def start(self) -> None:
@@ -126,9 +136,9 @@ class Supervisor:
         self._locks = [take_lock(self.data_dir, name) for name in self.keepers]
         self._thread.start()
         self._started.wait()
-        if self._failure is not None:
+        if self.failure is not None:
             self.stop()
-            raise self._failure
+            raise self.failure
 
     def stop(self) -> None:
         """Stop every process and its children; those that do not end in time are killed."""
@@ -170,33 +180,60 @@ class Supervisor:
             self._started.set()
             while not self._stopping.wait(TICK_SECONDS):
                 self._tend()
-        except OSError as error:
-            self._failure = error
+        except Exception as error:  # noqa: BLE001 - the outermost edge of a thread: whoever waits is told the reason
+            self.failure = error
+            self.failed()
         finally:
             self._started.set()
             self._stop_all()
 
     def _tend(self) -> None:
-        """Notice what died and start what is due."""
-        if self._guardian is None or self._guardian.poll() is not None:
-            self._start_guardian()
+        """Notice what died and start what is due. What the system refuses is told, and tried again later."""
+        if (self._guardian is None or self._guardian.poll() is not None) and time.monotonic() >= self._guardian_at:
+            self._replace_guardian()
         for keeper in self.keepers.values():
-            shorten_log(keeper.log)
+            if time.monotonic() >= keeper.shorten_at:
+                self._shorten_log(keeper)
             if keeper.running is None:
                 if time.monotonic() >= keeper.start_at:
-                    self._start(keeper)
+                    self._start_again(keeper)
             elif keeper.running.poll() is not None:
                 self._bury(keeper)
 
+    def _shorten_log(self, keeper: Keeper) -> None:
+        try:
+            shorten_log(keeper.log)
+        except OSError as error:
+            keeper.shorten_at = time.monotonic() + TRY_AGAIN_SECONDS
+            self._tell(f"A log cannot be shortened: {error}; trying again in {TRY_AGAIN_SECONDS:g} s: {keeper.log}")
+
     def _start(self, keeper: Keeper) -> None:
         self._tell_guardian("watch", keeper.start())
+
+    def _start_again(self, keeper: Keeper) -> None:
+        try:
+            self._start(keeper)
+        except OSError as error:
+            keeper.put_off(keeper.delay * 2)
+            self._tell(f"{keeper.process.name} cannot be started: {error}; trying again in {keeper.delay:.1f} s.")
 
     def _bury(self, keeper: Keeper) -> None:
         assert keeper.running is not None
         group = keeper.running.pid
         ending = keeper.bury()
         self._tell_guardian("forget", group)
-        self.tell(f"{keeper.process.name} {ending}; starting it again in {keeper.delay:.1f} s. Its log: {keeper.log}")
+        self._tell(f"{keeper.process.name} {ending}; starting it again in {keeper.delay:.1f} s. Its log: {keeper.log}")
+
+    def _tell(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # the listener may write to the very disk that is full
+            self.tell(line)
+
+    def _replace_guardian(self) -> None:
+        try:
+            self._start_guardian()
+        except OSError as error:
+            self._guardian_at = time.monotonic() + LONGEST_DELAY_SECONDS
+            self._tell(f"The guardian cannot be started: {error}; trying again in {LONGEST_DELAY_SECONDS:g} s.")
 
     def _start_guardian(self) -> None:
         arguments = [sys.executable, "-S", "-E", str(PROJECT_ROOT / "config" / "guardian.py")]
@@ -256,10 +293,20 @@ def is_kept_running(data_dir: Path, name: str) -> bool:
 
 
 def shorten_log(log: Path) -> None:
-    """Copy a long log aside and begin it anew; a process that appends to it goes on at its new beginning."""
-    if log.exists() and log.stat().st_size > LARGEST_LOG_BYTES:
-        shutil.copyfile(log, log.with_suffix(".log.1"))
-        os.truncate(log, 0)
+    """Copy a long log aside and begin it anew; a process that appends to it goes on at its new beginning.
+
+    Raises OSError when it cannot be copied, as on a full disk. The log is then whole, and no part of a copy is kept.
+    """
+    if not log.exists() or log.stat().st_size <= LARGEST_LOG_BYTES:
+        return
+    aside = log.with_suffix(".log.1")
+    try:
+        shutil.copyfile(log, aside)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+    os.truncate(log, 0)
 
 
 def port_is_taken(host: str, port: int) -> bool:

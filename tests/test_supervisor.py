@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -20,6 +22,8 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from config import guardian, supervisor
+from config.management.commands import demo as demo_command
+from config.management.commands import serve as serve_command
 from config.processes import NAMES, Process, nestbox_processes
 from config.supervisor import AlreadyRunning, Supervisor, is_kept_running
 
@@ -175,6 +179,84 @@ def test_a_long_log_is_put_aside_while_its_process_goes_on(tmp_path: Path, monke
         assert running.starts("one") == 1
 
 
+def test_a_full_disk_stops_no_process_and_a_long_log_is_put_aside_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "TRY_AGAIN_SECONDS", 0.3)
+    told: list[str] = []
+    logs = tmp_path / "logs"
+    with Supervisor([python("one", SLEEPER), python("two", SLEEPER)], data_dir=tmp_path, tell=told.append) as running:
+        ids = [running.process_id("one"), running.process_id("two")]
+        (logs / "one.log.1").symlink_to("/dev/full")
+        monkeypatch.setattr(supervisor, "LARGEST_LOG_BYTES", 1000)
+        (logs / "one.log").write_text("x" * 2000)
+        eventually(lambda: told)
+        assert "No space left on device" in told[0] and str(logs / "one.log") in told[0]
+        eventually(lambda: (logs / "one.log").stat().st_size == 0)
+        assert (logs / "one.log.1").read_text() == "x" * 2000
+        assert [running.process_id("one"), running.process_id("two")] == ids
+        assert all(map(is_alive, ids)) and running.failure is None
+    assert len(told) == 1
+
+
+def test_a_log_that_cannot_be_put_aside_stays_whole_and_leaves_no_part_of_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy_a_part(source: Path, target: Path) -> None:
+        target.write_text("xx")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(supervisor, "LARGEST_LOG_BYTES", 1000)
+    monkeypatch.setattr(supervisor.shutil, "copyfile", copy_a_part)
+    log = tmp_path / "one.log"
+    log.write_text("x" * 2000)
+    with pytest.raises(OSError, match="No space left"):
+        supervisor.shorten_log(log)
+    assert list(tmp_path.iterdir()) == [log] and log.stat().st_size == 2000
+
+
+def test_a_process_that_cannot_be_started_again_is_tried_later_and_the_others_run_on(tmp_path: Path) -> None:
+    told: list[str] = []
+    log = tmp_path / "logs" / "one.log"
+    with Supervisor([python("one", SLEEPER), python("two", SLEEPER)], data_dir=tmp_path, tell=told.append) as running:
+        other = running.process_id("two")
+        log.unlink()
+        log.mkdir()  # so that it cannot be opened
+        os.kill(running.process_id("one") or 0, signal.SIGKILL)
+        eventually(lambda: len(told) >= 2)
+        assert "one cannot be started" in told[1] and "Is a directory" in told[1]
+        log.rmdir()
+        eventually(lambda: is_alive(running.process_id("one")))
+        assert running.process_id("two") == other and is_alive(other)
+
+
+def test_a_guardian_that_cannot_be_started_again_is_tried_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    with Supervisor([python("one", SLEEPER)], data_dir=tmp_path, tell=told.append) as running:
+        first, process_id = running._guardian, running.process_id("one")
+        assert first is not None
+        with monkeypatch.context() as patched:
+            patched.setattr(supervisor, "LONGEST_DELAY_SECONDS", 0.3)
+            patched.setattr(supervisor.sys, "executable", "/nowhere/at/all")
+            first.kill()
+            eventually(lambda: told)
+        assert "The guardian cannot be started" in told[0]
+        eventually(lambda: running._guardian is not first)
+        assert running.process_id("one") == process_id and is_alive(process_id)
+
+
+def test_a_listener_that_cannot_write_stops_nothing(tmp_path: Path) -> None:
+    def tell(line: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Supervisor([python("one", SLEEPER)], data_dir=tmp_path, tell=tell) as running:
+        os.kill(running.process_id("one") or 0, signal.SIGKILL)
+        eventually(lambda: running.starts("one") == 2)
+        assert running.failure is None
+
+
 def test_processes_can_be_chosen_and_unknown_ones_are_named() -> None:
     assert tuple(process.name for process in nestbox_processes(host="127.0.0.1", port=8000)) == NAMES
     chosen = nestbox_processes(host="127.0.0.1", port=8000, only=["default", "web"])
@@ -206,6 +288,51 @@ def test_serve_says_when_the_port_is_taken_and_what_to_do() -> None:
         port = neighbour.getsockname()[1]
         with pytest.raises(CommandError, match=rf"Port {port} of 127.0.0.1 is taken.*PORT={port + 1} make demo"):
             call_command("serve", port=port, stdout=StringIO())
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Process], str]:
+    """Runs `serve` or `demo` in this process with one process of ours; gives what was said, after 15 s at most."""
+
+    def run(command: str, process: Process) -> str:
+        stop, said = threading.Event(), StringIO()
+        monkeypatch.setattr(settings, "DATA_DIR", tmp_path)
+        monkeypatch.setattr(serve_command, "asked_to_stop", lambda: stop)
+        monkeypatch.setattr(serve_command.processes, "nestbox_processes", lambda **_: [process])
+        monkeypatch.setattr(serve_command.Command, "prepare", lambda self: None)
+        monkeypatch.setattr(demo_command.Command, "prepare", lambda self: None)
+        patience = threading.Timer(15, stop.set)
+        patience.start()
+        try:
+            call_command(command, stdout=said, stderr=said)
+        finally:
+            patience.cancel()
+        return said.getvalue()
+
+    return run
+
+
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_serving_ends_and_says_why_when_nothing_is_supervised_any_more(
+    served: Callable[[str, Process], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    welcomed = threading.Event()
+
+    def tend(self: Supervisor) -> None:
+        if welcomed.is_set():
+            raise RuntimeError("the moon is down")
+
+    monkeypatch.setattr(Supervisor, "_tend", tend)
+    monkeypatch.setattr(serve_command.Command, "welcome", lambda *_, **__: welcomed.set())
+    with pytest.raises(CommandError, match=r"cannot go on: RuntimeError\('the moon is down'\)"):
+        served(command, python("one", SLEEPER))
+    assert processes_of(str(tmp_path)) == []
+    assert not is_kept_running(tmp_path, "one")
+
+
+def test_serve_says_why_a_process_cannot_be_started(served: Callable[[str, Process], str]) -> None:
+    with pytest.raises(CommandError, match=r"Nestbox cannot run: .*No such file or directory: '/nowhere/at/all'"):
+        served("serve", Process("one", ("/nowhere/at/all",)))
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -16,6 +17,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
 from config import file_transport, processes
+from config.processes import Process
 from config.supervisor import AlreadyRunning, Supervisor, port_is_taken
 
 UP_WITHIN_SECONDS = 90
@@ -50,16 +52,24 @@ class Command(BaseCommand):
                 f"PORT={port + 1} make demo"
             )
         self.prepare()
+        self.keep_running(chosen, host=host, port=port if serves_pages else None)
+        self.say("Stopped. Everything is kept; start again to go on.")
+
+    def keep_running(self, chosen: Sequence[Process], *, host: str, port: int | None) -> None:
+        """Run the chosen processes until asked to stop. Raises CommandError when they cannot run or cannot go on."""
         stop = asked_to_stop()
-        supervisor = Supervisor(chosen, data_dir=Path(settings.DATA_DIR), tell=self.warn)
+        supervisor = Supervisor(chosen, data_dir=Path(settings.DATA_DIR), tell=self.warn, failed=stop.set)
         try:
             with supervisor:
-                self.welcome(supervisor, stop, host=host, port=port if serves_pages else None)
+                self.welcome(supervisor, stop, host=host, port=port)
                 stop.wait()
                 self.say("\nStopping every process ...")
         except AlreadyRunning as error:
             raise CommandError(f"{error} Stop that Nestbox first, or choose another folder with DATA_DIR.") from error
-        self.say("Stopped. Everything is kept; start again to go on.")
+        except OSError as error:
+            raise CommandError(f"Nestbox cannot run: {error}. Every process was stopped.") from error
+        if (failure := supervisor.failure) is not None:
+            raise CommandError(f"Nestbox cannot go on: {failure!r}. Every process was stopped.") from failure
 
     def prepare(self) -> None:
         """Bring the database up to date, and leave no connection open that a child could inherit."""
