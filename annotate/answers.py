@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ FLAGS = {
     "other": "Something else",
 }
 NAME = r"[0-9a-f]{12}"
+OF_REPLY = r"(?:rank|flag|flagkind)"  # how fields about one reply begin
 
 
 def name_of(slot: Slot, candidate_pk: int) -> str:
@@ -61,3 +62,14 @@ def answer_in_draft(body: Mapping[str, Any]) -> Answer | None:
     strength = int(body["strength"]) if str(body.get("strength", "")) in {"1", "2", "3", "4"} else None
     all_bad = bool(body.get("all_bad"))
     return Answer(ranks, flags, strength, all_bad) if ranks or flags or strength or all_bad else None
+
+
+def without_answer(body: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A draft without the answer about these replies. An answer about others stays: it is to a later question.
+
+    names  what the replies are called on their page
+    """
+    about = {match.group(1) for match in (re.fullmatch(rf"{OF_REPLY}-({NAME})", key) for key in body) if match}
+    if not about <= set(names):
+        return dict(body)
+    return {key: value for key, value in body.items() if not re.fullmatch(rf"{OF_REPLY}-.*|strength|all_bad", key)}

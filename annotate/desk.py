@@ -37,6 +37,7 @@ class Refusal:
 
     answer: Answer | None = None
     message: str = ""
+    skip_words: str = ""
 
 
 def desk(slot: Slot, refusal: Refusal | None = None) -> dict[str, Any]:
@@ -45,11 +46,13 @@ def desk(slot: Slot, refusal: Refusal | None = None) -> dict[str, Any]:
     body = draft.body if draft else {}
     is_chat = slot.work_item.kind == WorkItem.Kind.CHAT_AND_RANK
     build = _chat_context if is_chat else _rank_only_context
+    refusal = refusal or Refusal()
     return {
         **frame(slot),
+        "skip_words": refusal.skip_words,
         "draft_version": draft.version if draft else 0,
         "saved_at": draft.saved_at if draft and draft.body else None,
-        **build(slot, refusal or Refusal(), body),
+        **build(slot, refusal, body),
     }
 
 
@@ -80,11 +83,12 @@ def _chat_context(slot: Slot, refusal: Refusal, body: Mapping[str, Any]) -> dict
     if slot.state == Slot.State.LAPSED and _is_taken(slot):
         return _taken_context(slot, refusal, body)
     chat = look_at_chat(slot)
+    mine = None if chat.is_inherited else chat.ranking
+    if mine is not None:
+        prefetch_related_objects([mine], "entries")
+    answer = refusal.answer or answer_in_draft(body) or answer_of(slot, _taken_back(chat))
     if chat.ranking is not None:
-        prefetch_related_objects([chat.ranking], "entries")
-    answer = refusal.answer or answer_in_draft(body) or answer_of(slot, chat.ranking or _taken_back(chat))
-    if chat.ranking is not None:
-        answer = answer_of(slot, chat.ranking)
+        answer = answer_of(slot, mine)
     shown = chat.candidates or [None] * chat.dialogue.project.candidates_per_turn
     built = rows(slot, shown, answer, MISSING.get(chat.phase, WAITING))
     is_asking = chat.phase in ASKING
@@ -94,14 +98,14 @@ def _chat_context(slot: Slot, refusal: Refusal, body: Mapping[str, Any]) -> dict
         "phase": str(chat.phase),
         "turns": _with_past_places(chat.turns, slot),
         "comparison": chat.comparison,
-        "ranking": chat.ranking,
+        "ranking": mine,
         "chosen": chat.chosen,
-        "chosen_chip": _chosen_chip(chat),
+        "chosen_chip": _chosen_chip(mine) if chat.chosen is not None else "",
         "last_position": chat.last_position,
         "turns_left": max(0, chat.dialogue.project.max_turns - chat.user_turns),
         "may_write": chat.phase == Phase.OPENING or (chat.phase == Phase.RANKED and chat.may_write_on),
         "typed": refusal.message or body.get("message", ""),
-        "sent_words": _sent_words(slot, refusal, chat.ranking, built),
+        "sent_words": _sent_words(slot, refusal, mine, built),
         "draft_key": _draft_key(slot, chat, is_asking),
         "time_is_over": _time_is_over(slot, "Nobody else has it yet: go on, and it is yours again."),
         "ended_because": _ended_because(chat),
@@ -117,11 +121,11 @@ def _draft_key(slot: Slot, chat: Chat, is_asking: bool) -> str:
     return f"slot-{slot.pk}-{chat.last_position}-{redo}-{'answer' if is_asking else 'message'}"
 
 
-def _chosen_chip(chat: Chat) -> str:
-    if chat.ranking is None or chat.chosen is None:
+def _chosen_chip(mine: Ranking | None) -> str:
+    if mine is None:
         return ""
-    tied = list(chat.ranking.ranks().values()).count(1) > 1
-    return f"your {'tied ' if tied else ''}1st of {len(chat.ranking.shown_order)}"
+    tied = list(mine.ranks().values()).count(1) > 1
+    return f"your {'tied ' if tied else ''}1st of {len(mine.shown_order)}"
 
 
 def _taken_back(chat: Chat) -> Ranking | None:

@@ -9,13 +9,20 @@ from typing import Any
 from django import forms
 
 from annotate.answers import FLAGS, Answer
-from feedback.errors import ForeignCandidate
+from feedback.errors import ForeignCandidate, ReasonTooLong
 from feedback.models import User
 
 LARGEST_NUMBER = 2**31 - 1  # of positions and revisions
 LONGEST_LOOK = 24.0 * 3600  # seconds
 UNREADABLE = "This answer could not be read. Reload the page and send it again."
+TOO_LONG_A_REASON = {"max_length": "A reason has at most %(limit_value)d characters; this one has %(show_value)d."}
 SKIP_REASONS = ("I cannot judge this", "The opening makes no sense", "It upsets me", "Something is broken")
+
+
+def complaint(form: forms.Form) -> str:
+    """What is wrong with a form, in one sentence or two."""
+    said = [str(message) for messages in form.errors.values() for message in messages]
+    return " ".join(dict.fromkeys(said))
 
 
 class RankingForm(forms.Form):
@@ -42,6 +49,9 @@ class RankingForm(forms.Form):
         min_value=0, max_value=LARGEST_NUMBER, required=False, error_messages={"invalid": UNREADABLE}
     )
     message = forms.CharField(strip=False, required=False)  # written already, to be sent later
+    draft_version = forms.IntegerField(
+        min_value=0, max_value=LARGEST_NUMBER, required=False, error_messages={"invalid": UNREADABLE}
+    )
 
     def clean_seconds(self) -> float | None:
         """Within a day, or nothing: no answer is refused for a strange clock."""
@@ -96,34 +106,50 @@ class RankingForm(forms.Form):
             "revises": self.cleaned_data["revises"] or 0,
         }
 
-    def complaint(self) -> str:
-        """What is wrong with the form, in one sentence or two."""
-        said = [str(message) for messages in self.errors.values() for message in messages]
-        return " ".join(dict.fromkeys(said))
-
 
 class MessageForm(forms.Form):
-    """The next user turn, and the last turn its page had shown."""
+    """The next user turn, and the last turn and the draft its page had seen."""
 
     message = forms.CharField(strip=False, required=False)  # its length is the domain's to judge
     after_position = forms.IntegerField(min_value=-1, max_value=LARGEST_NUMBER)
+    draft_version = forms.IntegerField(min_value=0, max_value=LARGEST_NUMBER, required=False)
 
 
 class ReasonForm(forms.Form):
     """Why something is skipped or ended: one of the offered reasons, or words of one's own."""
 
-    reason = forms.CharField(max_length=200, required=False)
-    words = forms.CharField(max_length=200, required=False)
+    reason = forms.CharField(max_length=200, required=False, error_messages=TOO_LONG_A_REASON)
+    words = forms.CharField(max_length=200, required=False, error_messages=TOO_LONG_A_REASON)
 
     def reason_given(self) -> str:
-        return str(self.cleaned_data.get("words") or self.cleaned_data.get("reason") or "")
+        """The words, or else the reason that was chosen; nothing where neither was given.
+
+        Raises  ReasonTooLong
+        """
+        if not self.is_valid():
+            raise ReasonTooLong(complaint(self))
+        return str(self.cleaned_data["words"] or self.cleaned_data["reason"])
+
+    def typed(self) -> str:
+        """The words as they came, to be shown again."""
+        return str(self.data.get("words", ""))
+
+
+class AnyJSONField(forms.JSONField):
+    """JSON from anybody: what Python gives up on, numbers of thousands of digits and endless lists, is invalid too."""
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return super().to_python(value)
+        except (ValueError, RecursionError) as err:
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from err
 
 
 class DraftForm(forms.Form):
     """What a page keeps while somebody types."""
 
     version = forms.IntegerField(min_value=0)
-    body = forms.JSONField()
+    body = AnyJSONField()
 
     def clean_body(self) -> dict[str, Any]:
         body = self.cleaned_data["body"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -22,7 +23,7 @@ from feedback.errors import (
     SlotClosed,
     SlotNotYours,
 )
-from feedback.generation import cancel_requests, request_candidates
+from feedback.generation import cancel_requests, request_candidates, try_again
 from feedback.models import (
     Candidate,
     Comparison,
@@ -38,12 +39,13 @@ from feedback.models import (
     WorkItem,
 )
 from feedback.prompts import add_prompt, can_open
-from feedback.rankings import ranking_in_force
+from feedback.rankings import answer_of_chat
 
 logger = logging.getLogger(__name__)
 LONGEST_MESSAGE = 8000  # characters
 MOST_REDOS = 1  # how often new replies may be asked for when none was good
 MOST_OPENED = 10  # dialogues opened in one go, so that nobody waits long to write
+FAILED_REST = timedelta(minutes=1)  # how long after a failure the replies of a dialogue nobody has are asked for again
 OVERLAP_PRIORITY = 5  # what others have ranked already is worth most once it is complete
 
 
@@ -72,6 +74,11 @@ class Chat:
     ranking: Ranking | None = None
     chosen: Candidate | None = None
     candidates: list[Candidate | None] = field(default_factory=list)  # in shown order; None: still being written
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whoever had the dialogue before ranked these replies; this person goes on from that."""
+        return self.ranking is not None and self.ranking.annotator_id != self.slot.annotator_id
 
     @property
     def user_turns(self) -> int:
@@ -119,7 +126,7 @@ def _question(slot: Slot, dialogue: Dialogue, turns: list[Turn]) -> dict[str, An
     if comparison is None:
         phase = Phase.FAILED if request.is_finished else Phase.WAITING
         return {"phase": phase, "request": request, "candidates": shown}
-    ranking = ranking_in_force(slot=slot, comparison=comparison)
+    ranking = answer_of_chat(slot=slot, comparison=comparison)
     asked = [candidate for candidate in shown if candidate and candidate.comparison_id == comparison.pk]
     parts = {"request": request, "comparison": comparison, "ranking": ranking, "candidates": asked}
     if ranking is None:
@@ -170,10 +177,11 @@ def open_own_dialogue(*, project: Project, user: User) -> Slot:
     return slot
 
 
-def send_message(*, slot: Slot, text: str, after_position: int) -> GenerationRequest:
+def send_message(*, slot: Slot, text: str, after_position: int, draft_version: int | None = None) -> GenerationRequest:
     """Write the next user turn: the chosen reply becomes a turn, the message follows it, and replies are asked for.
 
     after_position  position of the last turn the page showed (-1: none), so that two windows cannot fork the dialogue
+    draft_version   version of the draft the page last saw, as `drafts.keep_unsent` has it
     Raises          EmptyMessage, MessageTooLong, SlotClosed, DialogueEnded (either way the text is kept as the slot's
                     draft), DialogueMovedOn, CandidatesNotReady, NoPolicy
     """
@@ -181,16 +189,16 @@ def send_message(*, slot: Slot, text: str, after_position: int) -> GenerationReq
     try:
         return _send_message(slot, text, after_position)
     except (SlotClosed, DialogueEnded):
-        drafts.keep_unsent(slot, message=text)
+        drafts.keep_unsent(slot, message=text, version=draft_version)
         raise
 
 
 @transaction.atomic
 def _send_message(slot: Slot, text: str, after_position: int) -> GenerationRequest:
     chat = _chat_in_hand(slot)
-    twin = chat.dialogue.turns.filter(position__gt=after_position, role=Turn.Role.USER).first()
-    if twin is not None and twin.content == text:  # the same message sent twice
-        return GenerationRequest.objects.get(dialogue=chat.dialogue, after_position=twin.position, redo=0)
+    asked = _asked_already(chat.dialogue, text, after_position)
+    if asked is not None:
+        return asked
     if after_position != chat.last_position:
         raise DialogueMovedOn("Another window already wrote the next message. It is shown here; your text is kept.")
     if chat.phase not in {Phase.OPENING, Phase.RANKED}:
@@ -200,6 +208,14 @@ def _send_message(slot: Slot, text: str, after_position: int) -> GenerationReque
     _append_user_turn(chat, text, position=_append_chosen(chat))
     slots.renew_lease(chat.slot)
     return request_candidates(dialogue=chat.dialogue)
+
+
+def _asked_already(dialogue: Dialogue, text: str, after_position: int) -> GenerationRequest | None:
+    """What was asked for when the same message came before; None where another turn follows, or nothing was asked."""
+    twin = dialogue.turns.filter(position__gt=after_position, role=Turn.Role.USER).first()
+    if twin is None or twin.content != text:
+        return None
+    return GenerationRequest.objects.filter(dialogue=dialogue, after_position=twin.position, redo=0).first()
 
 
 def _checked(text: str) -> str:
@@ -284,7 +300,7 @@ def end_dialogue(*, slot: Slot, reason: str = "") -> None:
     """
     chat = _chat_in_hand(slot)
     ranked = Ranking.objects.in_force().filter(comparison__dialogue=chat.dialogue, annotator=chat.slot.annotator_id)
-    if not ranked.exists():
+    if chat.ranking is None and not ranked.exists():
         raise CandidatesNotReady("Rank the replies first, or skip this dialogue with a reason.")
     _close(chat, reason or "ended by the annotator")
     slots.fill(chat.slot, because=reason)
@@ -319,9 +335,13 @@ def _end(dialogue_id: int, because: str) -> None:
 
 
 def _ask_others(dialogue: Dialogue) -> None:
-    """Queue each ranked comparison of an ended dialogue for the further answers its project wants."""
+    """Queue each ranked comparison of an ended dialogue for the further answers its project wants.
+
+    First turns first: who was given a later one knows what came before it, and may not rank that any more.
+    """
     answers = Count("rankings__annotator", filter=Q(rankings__in=Ranking.objects.counted()), distinct=True)
-    for comparison in dialogue.comparisons.annotate(answers=answers).filter(answers__gte=1):
+    ranked = dialogue.comparisons.annotate(answers=answers).filter(answers__gte=1)
+    for comparison in ranked.order_by("after_position", "pk"):
         missing = dialogue.project.answers_per_comparison - comparison.answers
         if missing > 0:
             ask_for_rankings(comparison=comparison, wanted=missing, priority=OVERLAP_PRIORITY)
@@ -388,6 +408,21 @@ def unclaimed_dialogues(project: Project) -> QuerySet[WorkItem]:
     return WorkItem.objects.filter(
         project=project, kind=WorkItem.Kind.CHAT_AND_RANK, closed_at=None, slots__state=Slot.State.FREE
     ).exclude(slots__state__in=["held", "filled", "lapsed", "skipped"])
+
+
+def ask_again_where_it_failed(project: Project) -> int:
+    """Ask once more for the replies of dialogues that nobody has touched and whose replies could not be made.
+
+    They are tried about once a minute, so that dialogues are ready again soon after a model server is back. Whoever
+    holds a dialogue asks again themselves. Returns how many.
+    """
+    failed = GenerationRequest.objects.filter(
+        state=GenerationRequest.State.FAILED,
+        comparison=None,
+        finished_at__lt=timezone.now() - FAILED_REST,
+        dialogue__work_items__in=unclaimed_dialogues(project),
+    )
+    return sum(try_again(request) for request in failed.order_by("finished_at")[:MOST_OPENED])
 
 
 @transaction.atomic

@@ -40,6 +40,13 @@ class AlreadyAnswered(FeedbackError):
         self.answer = answer
 
 
+class AnswerTakenBack(FeedbackError):
+    """A form sent a second time, after its answer was undone."""
+
+    code = "answer_taken_back"
+    status = 409
+
+
 class StaleDraft(FeedbackError):
     """Somebody (another window) saved a newer draft; `draft` is that one."""
 
@@ -49,6 +56,12 @@ class StaleDraft(FeedbackError):
     def __init__(self, message: str, draft=None) -> None:
         super().__init__(message)
         self.draft = draft
+
+
+class DraftUnreadable(FeedbackError):
+    """What came as a draft holds something that no database keeps, as a number that is none."""
+
+    code = "bad_draft"
 
 
 class CandidatesNotReady(FeedbackError):
@@ -86,6 +99,10 @@ class MessageTooLong(FeedbackError):
 
 class ReasonNeeded(FeedbackError):
     code = "reason_needed"
+
+
+class ReasonTooLong(FeedbackError):
+    code = "reason_too_long"
 
 
 class NoPolicy(FeedbackError):

@@ -55,14 +55,18 @@ def slots_within_wanted() -> Found:
 
 
 def counted_answers_within_wanted() -> Found:
-    """Counted answers of people never exceed what a rank item wants."""
-    answers = Ranking.objects.counted().by_people().filter(slot__work_item__kind=WorkItem.Kind.RANK)
-    items = answers.values("slot__work_item", "slot__work_item__wanted").annotate(n=Count("pk"))
+    """Counted answers of people never exceed what a rank item wants, and a chat gives one to each of its questions."""
+    answers = Ranking.objects.counted().by_people()
+    ranked = answers.filter(slot__work_item__kind=WorkItem.Kind.RANK)
+    items = ranked.values("slot__work_item", "slot__work_item__wanted").annotate(n=Count("pk"))
     for row in items.filter(n__gt=F("slot__work_item__wanted")):
         yield (
             f"work item {row['slot__work_item']}",
             f"{row['n']} counted answers for {row['slot__work_item__wanted']} wanted",
         )
+    chats = answers.filter(slot__work_item__kind=WorkItem.Kind.CHAT_AND_RANK)
+    for question in chats.values("comparison").annotate(n=Count("pk")).filter(n__gt=1):
+        yield f"comparison {question['comparison']}", f"{question['n']} counted answers from one chat"
 
 
 def one_answer_in_force() -> Found:

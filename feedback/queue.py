@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -130,16 +131,30 @@ def fail(row: QueuedWork, reason: str, *, permanent: bool = False, retry_after: 
     )
 
 
-def requeue(row: QueuedWork) -> bool:
-    """Try a failed row again: by a person's wish, from the start."""
-    updated = (
-        type(row)
-        ._default_manager.filter(pk=row.pk, state=QueuedWork.State.FAILED)
-        .update(
-            state=QueuedWork.State.QUEUED, attempts=0, error="", due_at=timezone.now(), finished_at=None, progress=0.0
-        )
+def pause(row: QueuedWork, reason: str, *, retry_after: float) -> bool:
+    """Put it back because of something that is not the work's fault, such as a full disk: no attempt is used up."""
+    return write(
+        row,
+        state=QueuedWork.State.QUEUED,
+        attempts=F("attempts") - 1,
+        error=reason,
+        lease_token=None,
+        lease_until=None,
+        due_at=timezone.now() + timedelta(seconds=retry_after),
     )
-    if updated:
+
+
+def requeue(row: QueuedWork, *, states: Sequence[str] = (QueuedWork.State.FAILED,), ring_now: bool = True) -> bool:
+    """Try a row again that ended in one of these states: by a person's wish.
+
+    ring_now  False where the caller works on it itself; the sweep leaves it alone for a while
+    """
+    now = timezone.now()
+    changes = {"state": QueuedWork.State.QUEUED, "attempts": 0, "error": "", "due_at": now, "finished_at": None}
+    if not ring_now:
+        changes["rung_at"] = now
+    updated = type(row)._default_manager.filter(pk=row.pk, state__in=states).update(progress=0.0, **changes)
+    if updated and ring_now:
         ring(row)
     return updated == 1
 

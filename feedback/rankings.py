@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 
 from feedback import slots
 from feedback.errors import (
     AlreadyAnswered,
+    AnswerTakenBack,
     BadRanks,
     DialogueEnded,
     DialogueMovedOn,
@@ -52,16 +54,16 @@ def record_ranking(
     flags    {candidate id: [what is wrong with it]}
     seconds  time the page was in view
     revises  the revision this answer corrects; 0 for a first answer
-    Raises   ForeignCandidate, BadRanks, NothingRanked, SlotNotYours, AlreadyAnswered (another window was first),
-             DialogueMovedOn (the dialogue went on from the earlier answer), DialogueEnded,
-             SubmitKeyReused (same key, another answer)
+    Raises   ForeignCandidate, BadRanks, NothingRanked, SlotNotYours, AlreadyAnswered (another window was first,
+             or whoever had the chat before), DialogueMovedOn (the dialogue went on from the earlier answer),
+             DialogueEnded, SubmitKeyReused (same key, another answer), AnswerTakenBack (the same one, undone since)
     """
     flags = {pk: sorted(set(names)) for pk, names in (flags or {}).items() if names}
     body_hash = _body_hash(comparison, ranks, all_bad, strength, flags)
     slot = slots.in_hand(slot)
     before = Ranking.objects.filter(submit_key=submit_key).first()
     if before is not None:
-        return _same_answer(before, slot, body_hash)
+        return _same_answer(before, slot, comparison, body_hash)
     shown = shown_candidates(slot, comparison)
     _refuse_bad_ranks(ranks, flags, all_bad, strength, {candidate.pk for candidate in shown})
     newest = _newest(slot, comparison)
@@ -128,6 +130,7 @@ def _refuse_if_not_askable(slot: Slot, comparison: Comparison, newest: Ranking |
         raise SlotNotYours("You skipped this piece, so it was given to somebody else.")
     if item.kind == WorkItem.Kind.CHAT_AND_RANK and (slot.state != Slot.State.LAPSED or _stands(newest)):
         _refuse_if_gone_on(comparison)
+        _refuse_if_settled(slot, comparison)
 
 
 def _refuse_if_gone_on(comparison: Comparison) -> None:
@@ -142,9 +145,26 @@ def _refuse_if_gone_on(comparison: Comparison) -> None:
         raise DialogueEnded("This dialogue has ended. Take the next one from your home page.")
 
 
-def _same_answer(before: Ranking, slot: Slot, body_hash: str) -> Ranking:
+def _refuse_if_settled(slot: Slot, comparison: Comparison) -> None:
+    """In a chat that was taken over, an answer of before that counts is neither given again nor changed."""
+    settled = answer_of_chat(slot=slot, comparison=comparison)
+    if settled is None or not settled.counts:
+        return
+    is_mine, is_taken = settled.annotator_id == slot.annotator_id, slot.state == Slot.State.LAPSED
+    if is_mine and is_taken:
+        raise DialogueMovedOn("Somebody else has the dialogue now and goes on from your answer, which counts.")
+    if not is_mine and not is_taken:
+        raise AlreadyAnswered("These replies were ranked before you took the dialogue over. Go on from the best.")
+
+
+def _same_answer(before: Ranking, slot: Slot, comparison: Comparison, body_hash: str) -> Ranking:
+    """The answer a form gave when it was sent before. After an undo it is stored as new only from the page as it is."""
     if before.annotator_id != slot.annotator_id or before.body_hash != body_hash:
         raise SubmitKeyReused("This form was already sent with another answer. Reload the page to see it.")
+    newest = _newest(slot, comparison)
+    if newest is not None and newest.withdrawn:
+        _refuse_if_not_askable(slot, comparison, newest)
+        raise AnswerTakenBack("This answer was taken back. Send it again from this page.")
     return before
 
 
@@ -234,6 +254,13 @@ def withdraw_ranking(*, slot: Slot, comparison: Comparison) -> Ranking | None:
 def ranking_in_force(*, slot: Slot, comparison: Comparison) -> Ranking | None:
     """This person's answer to a comparison as it stands."""
     return Ranking.objects.in_force().filter(comparison=comparison, annotator=slot.annotator_id).first()
+
+
+def answer_of_chat(*, slot: Slot, comparison: Comparison) -> Ranking | None:
+    """The answer a chat goes on from: the one that counts, whichever of its holders gave it; else this person's own."""
+    in_force = Ranking.objects.in_force().filter(comparison=comparison)
+    of_chat = in_force.filter(Q(annotator=slot.annotator_id) | Q(slot__work_item=slot.work_item_id, counts=True))
+    return of_chat.order_by("-counts", "pk").first()
 
 
 def dense(ranks: Mapping[Key, int]) -> dict[Key, int]:

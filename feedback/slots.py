@@ -16,11 +16,11 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Case, Exists, OuterRef, Q, QuerySet, When
 from django.utils import timezone
 
 from feedback.errors import ReasonNeeded, SlotClosed
-from feedback.models import Draft, Membership, Project, Slot, User, WorkItem
+from feedback.models import Draft, GenerationRequest, Membership, Project, Slot, User, WorkItem
 
 Thing = TypeVar("Thing")
 LOOKED_AT = 20  # free slots looked at in one go; when others were quicker at all of them, the next ones are
@@ -66,11 +66,24 @@ def next_slot(*, user: User, project: Project, kind: str = "") -> Slot | None:
 
 
 def waiting_slots(*, user: User, project: Project, kind: str = "") -> QuerySet[Slot]:
-    """Free slots this person may claim in a project, best first."""
+    """Free slots this person may claim in a project, best first.
+
+    Of equal priority comes first what can be worked on now, then what waits for replies, then what failed to get them.
+    """
     free = Slot.objects.claimable_by(user).filter(work_item__project=project)
     if kind:
         free = free.filter(work_item__kind=kind)
-    return free.order_by("-work_item__priority", "work_item_id", "number")
+    return free.order_by("-work_item__priority", _lack_of_replies(), "work_item_id", "number")
+
+
+def _lack_of_replies() -> Case:
+    """0 where replies are there or none were asked for, 1 where they are on their way, 2 where they failed."""
+    asked = GenerationRequest.objects.filter(dialogue=OuterRef("work_item__dialogue"), comparison=None)
+    return Case(
+        When(Exists(asked.filter(state=GenerationRequest.State.FAILED)), then=2),
+        When(Exists(asked.unfinished()), then=1),
+        default=0,
+    )
 
 
 def _claim_any(free: QuerySet[Slot], user: User) -> Slot | None:
@@ -248,8 +261,10 @@ def _lapse(slot: Slot, now: datetime) -> int:
 def close_fresh_one(slot: Slot) -> bool:
     """For a late answer: fill the fresh slot that replaced a lapsed one, if nobody has claimed it.
 
-    True: it was free, so the answer counts.
+    True: it was free, so the answer counts. Not that of somebody who has read in a later question what others chose.
     """
+    if Slot.objects.filter(pk=slot.pk).known_to(slot.annotator).exists():
+        return False
     fresh = Slot.objects.filter(work_item=slot.work_item_id, number=slot.number, state=Slot.State.FREE)
     now = timezone.now()
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from functools import partial
 
 from celery import shared_task
 
 logger = logging.getLogger(__name__)
+_writing = threading.Lock()
+"""One snapshot at a time in a worker: its other thread stays free for the sweep, without which nothing goes on."""
 
 
 @shared_task(name="feedback.sweep")
@@ -19,12 +22,12 @@ def sweep() -> None:
 
     lapsed = _part("lapse slots", slots.lapse_slots)
     rung = _part("ring for what is due", queue.ring_due)
-    opened = sum(
-        _part(f"open dialogues project={project.pk}", partial(dialogues.keep_dialogues_ready, project))
-        for project in Project.objects.open()
-    )
-    if lapsed or rung or opened:
-        logger.info("swept lapsed=%s rung=%s opened=%s", lapsed, rung, opened)
+    opened = again = 0
+    for project in Project.objects.open():
+        opened += _part(f"open dialogues project={project.pk}", partial(dialogues.keep_dialogues_ready, project))
+        again += _part(f"ask again project={project.pk}", partial(dialogues.ask_again_where_it_failed, project))
+    if lapsed or rung or opened or again:
+        logger.info("swept lapsed=%s rung=%s opened=%s again=%s", lapsed, rung, opened, again)
 
 
 def _part(name: str, work: Callable[[], int]) -> int:
@@ -38,7 +41,12 @@ def _part(name: str, work: Callable[[], int]) -> int:
 
 @shared_task(name="feedback.write_snapshot", acks_late=True)
 def write_snapshot(snapshot_id: int) -> None:
-    """Write a snapshot's files; a second claim does nothing."""
+    """Write a snapshot's files; a second claim does nothing. While another one is written, the sweep rings again."""
     from feedback import snapshots
 
-    snapshots.write_snapshot(snapshot_id)
+    if not _writing.acquire(blocking=False):
+        return
+    try:
+        snapshots.write_snapshot(snapshot_id)
+    finally:
+        _writing.release()

@@ -52,15 +52,16 @@ def send(request: HttpRequest, pk: int) -> HttpResponse:
     form = MessageForm(request.POST)
     is_valid = form.is_valid()
     typed = form.cleaned_data.get("message", request.POST.get("message", ""))
+    version = form.cleaned_data.get("draft_version") if slot.pk == pk else None  # another slot, another draft
     try:
         if not is_valid:
             raise DialogueMovedOn("This message could not be read. Copy it, reload the page and send it again.")
-        dialogues.send_message(slot=slot, text=typed, after_position=form.cleaned_data["after_position"])
+        position = form.cleaned_data["after_position"]
+        dialogues.send_message(slot=slot, text=typed, after_position=position, draft_version=version)
     except FeedbackError as err:
-        if typed.strip():
-            drafts.keep_unsent(slot, message=typed)
-        return work.show(request, slot, error=err, refusal=Refusal(message=typed))
-    drafts.clear_draft(slot)
+        unsent = drafts.keep_unsent(slot, message=typed, version=version)
+        return work.show(request, slot, error=err, refusal=Refusal(message=unsent))
+    drafts.clear_message(slot, message=typed, version=version)
     return work.back_to(request, slot)
 
 
@@ -130,7 +131,7 @@ def end(request: HttpRequest, pk: int) -> HttpResponse:
     slot = slot_or_404(request, pk)
     form = ReasonForm(request.POST)
     try:
-        dialogues.end_dialogue(slot=slot, reason=form.reason_given() if form.is_valid() else "")
+        dialogues.end_dialogue(slot=slot, reason=form.reason_given())
     except FeedbackError as err:
-        return work.show(request, slot, error=err)
+        return work.show(request, slot, error=err, refusal=Refusal(skip_words=form.typed()))
     return work.take_next(request, slot, saying="Dialogue ended. Next one.")

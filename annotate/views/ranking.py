@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from annotate.access import comparison_of_slot_or_404, slot_or_404
+from annotate.answers import without_answer
 from annotate.desk import Refusal, shown_names
-from annotate.forms import RankingForm
+from annotate.forms import RankingForm, complaint
 from annotate.parts import go_to, posted
 from annotate.views import work
 from feedback import drafts, slots
@@ -26,16 +29,22 @@ def submit(request: HttpRequest, pk: int) -> HttpResponse:
     form = RankingForm(request.POST)
     is_valid = form.is_valid()
     message = form.cleaned_data.get("message", "")
+    version = form.cleaned_data.get("draft_version")
     try:
         if not is_valid:
-            raise BadRanks(form.complaint())
+            raise BadRanks(complaint(form))
         slot, ranking = _store(slot, form)
     except FeedbackError as err:
-        return work.show(request, slot, error=err, refusal=Refusal(form.given(), message))
-    drafts.clear_draft(slot)
-    if message.strip():
-        drafts.keep_unsent(slot, message=message)  # written ahead: it waits for its turn
+        unsent = drafts.keep_unsent(slot, message=message, version=version)
+        return work.show(request, slot, error=err, refusal=Refusal(form.given(), unsent))
+    _clear_draft(slot, ranking, version if slot.pk == pk else None)  # another slot, another draft
+    drafts.keep_unsent(slot, message=message)  # written ahead: it waits for its turn
     return _go_on(request, slot, ranking)
+
+
+def _clear_draft(slot: Slot, ranking: Ranking, version: int | None) -> None:
+    names = shown_names(slot, ranking.comparison)
+    drafts.clear_draft(slot, version=version, left=partial(without_answer, names=names))
 
 
 def _store(slot: Slot, form: RankingForm) -> tuple[Slot, Ranking]:

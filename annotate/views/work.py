@@ -98,12 +98,11 @@ def skip(request: HttpRequest, pk: int) -> HttpResponse:
     """Leave a piece for good, with a reason, and go on to the next one."""
     slot = slot_or_404(request, pk)
     form = ReasonForm(request.POST)
-    reason = form.reason_given() if form.is_valid() else ""
     leave = dialogues.skip_dialogue if slot.work_item.kind == CHAT else slots.skip
     try:
-        leave(slot=slot, reason=reason)
+        leave(slot=slot, reason=form.reason_given())
     except FeedbackError as err:
-        return show(request, slot, error=err)
+        return show(request, slot, error=err, refusal=Refusal(skip_words=form.typed()))
     return take_next(request, slot, saying="Skipped. Next one.")
 
 

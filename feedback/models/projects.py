@@ -5,10 +5,13 @@ from __future__ import annotations
 import secrets
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+
+from feedback import settings_checks
 
 
 class ProjectQuerySet(models.QuerySet["Project"]):
@@ -95,6 +98,11 @@ class Project(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Refuse settings that rounds could not work with. Raises ValidationError, for the form they are written in."""
+        if found := settings_checks.problems(self.hyperparameters):
+            raise ValidationError({"hyperparameters": found})
 
 
 class Membership(models.Model):

@@ -124,16 +124,34 @@ class SlotQuerySet(models.QuerySet["Slot"]):
         ).independent_of(user)
 
     def independent_of(self, user) -> SlotQuerySet:
-        """Without replies to rank in a dialogue that this person opened, took part in, or has ranked already."""
+        """Without replies to rank that this person has ranked already, or in a dialogue they opened or took part in.
+
+        Nor any from before a question they were given in the same dialogue: it told them which reply was put first.
+        """
         took_part = Slot.objects.filter(work_item=OuterRef("pk"), annotator=user)
         chatted = WorkItem.objects.filter(Exists(took_part), dialogue=OuterRef("work_item__comparison__dialogue"))
         ranked = apps.get_model("feedback", "Ranking").objects.filter(
             annotator_key=f"u{user.pk}", comparison=OuterRef("work_item__comparison")
         )
         return self.exclude(
-            Q(work_item__comparison__dialogue__author=user) | Exists(chatted) | Exists(ranked),
+            Q(work_item__comparison__dialogue__author=user) | Exists(chatted) | _asked_later(user) | Exists(ranked),
             work_item__kind=WorkItem.Kind.RANK,
         )
+
+    def known_to(self, user) -> SlotQuerySet:
+        """Replies to rank of which this person could read in a later question how they were ranked."""
+        return self.filter(_asked_later(user), work_item__kind=WorkItem.Kind.RANK)
+
+
+def _asked_later(user) -> Exists:
+    """Whether somebody was ever given a question about a later turn of the same dialogue."""
+    given = Slot.objects.filter(work_item=OuterRef("pk"), annotator=user)
+    later = WorkItem.objects.filter(
+        Exists(given),
+        comparison__dialogue=OuterRef("work_item__comparison__dialogue"),
+        comparison__after_position__gt=OuterRef("work_item__comparison__after_position"),
+    )
+    return Exists(later)
 
 
 class Slot(models.Model):

@@ -4,6 +4,7 @@
      data-draft-key      names the draft on this device; another for each piece of work and person (the URL, when left out)
      data-draft-version  the version of the server's draft that this page was drawn with, 0 for none
      data-unsent         (send.js) it was sent and did not arrive: then a saved draft is not called "Saved"
+     draft_version       a hidden control of this name is told each version: sent along, it says which draft was seen here
      a control with data-draft-skip is left out; csrfmiddlewaretoken, submit_key and seconds always are
 
    POST, header X-CSRFToken, body: version and body, a JSON object {field name: value, or a list of values}. Answers:
@@ -98,9 +99,16 @@ class Draft {
   constructor(form) {
     Object.assign(this, { form, timer: 0, tries: 0, sending: false, dirty: false, gone: false });
     Object.assign(this, { unsure: false, wasLost: false, isKeptHere: false }); // unsure: sent, no answer yet
-    this.version = Number(form.dataset.draftVersion || 0);
+    this.know(Number(form.dataset.draftVersion || 0));
     tidy(keyOf(form));
     this.restore();
+  }
+
+  /* This version of the server's draft is what stands here, or what this replaces. */
+  know(version) {
+    this.version = version;
+    const told = this.form.elements.namedItem("draft_version");
+    if (told) told.value = version;
   }
 
   /* What another window has saved since stands; what we sent and heard nothing of is ours all the same. */
@@ -167,7 +175,7 @@ class Draft {
   saved({ version }) {
     this.tries = 0;
     this.wasLost = false;
-    this.version = version;
+    this.know(version);
     this.unsure = false;
     if (this.gone) return; // under way to being sent: "Saved" is for the server's next page to say
     if (!this.dirty) forget(keyOf(this.form));
@@ -192,7 +200,8 @@ class Draft {
   async refused(response) {
     const { message, version } = await response.json().catch(() => ({}));
     if (this.isOwn(response, version)) {
-      Object.assign(this, { version, dirty: true, tries: 0, wasLost: false });
+      this.know(version);
+      Object.assign(this, { dirty: true, tries: 0, wasLost: false });
       return;
     }
     this.unsure = false;

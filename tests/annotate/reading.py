@@ -46,7 +46,7 @@ def hidden(response: HttpResponse, name: str) -> str:
 def answer(response: HttpResponse, ranks: Mapping[str, int], **more: Any) -> dict[str, Any]:
     """What the sheet's form sends: {letter: place}, and whatever else."""
     called = names(response)
-    sent = {name: hidden(response, name) for name in ("submit_key", "comparison", "revises")}
+    sent = {name: hidden(response, name) for name in ("submit_key", "comparison", "revises", "draft_version")}
     sent |= {"seconds": "12.5"} | {f"rank-{called[letter]}": str(place) for letter, place in ranks.items()}
     return sent | more
 

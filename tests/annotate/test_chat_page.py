@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from django.test import Client
 
 from feedback import dialogues, generation, queue, slots
-from feedback.models import Comparison, Dialogue, Draft, GenerationRequest, Project, Ranking, Slot, Turn
+from feedback.drafts import LARGEST_DRAFT
+from feedback.models import Comparison, Dialogue, Draft, GenerationRequest, Project, Ranking, Slot, Turn, User
+from feedback.prompts import add_prompt
 from tests import make
 from tests.annotate.reading import answer, chosen, hidden, names, replies, states, text_of, words_of
 
@@ -32,8 +35,15 @@ def rank(client: Client, url: str, places: dict[str, int] | None = None, **more:
 
 def write(client: Client, url: str, message: str, **headers: str):
     position = hidden(client.get(url), "after_position")
-    sent = {"message": message, "after_position": position}
+    sent = {"message": message, "after_position": position, "draft_version": hidden(client.get(url), "draft_version")}
     return client.post(url + "send/", sent, follow=True, headers=headers)
+
+
+def type_in(client: Client, url: str, **typed: str) -> None:
+    """What another window keeps while somebody types there."""
+    version = Draft.objects.latest("pk").version
+    kept = client.post(url + "draft/", {"version": version, "body": json.dumps(typed)})
+    assert kept.status_code == 200
 
 
 def answer_newest(texts: list[str] | None = None) -> Comparison:
@@ -97,6 +107,89 @@ def test_two_windows_cannot_fork_a_dialogue_and_the_second_keeps_its_text(as_ali
     assert Turn.objects.filter(role="user").count() == 2
 
 
+def test_a_message_that_repeats_the_opening_of_a_long_prompt_is_kept_and_not_sent(
+    as_alice: Client, project: Project
+) -> None:
+    texts = [("user", "Hello"), ("assistant", "What is it?"), ("user", "Why are my basil leaves yellow?")]
+    messages = [{"role": role, "content": text} for role, text in texts]
+    dialogues.open_dialogue(project=project, prompt=add_prompt(project=project, messages=messages))
+    slot = slots.next_slot(user=User.objects.get(username="alice"), project=project)
+    assert slot is not None
+    url = f"/work/{slot.pk}/"
+    late = as_alice.post(url + "send/", {"message": "Hello", "after_position": "-1"})
+    assert late.status_code == 409 and "Another window already wrote the next message." in words_of(late)
+    answer_newest()
+    assert ">Hello</textarea>" in text_of(as_alice.get(url))
+    assert Turn.objects.count() == 3
+
+
+def test_what_an_old_window_could_not_send_does_not_take_the_place_of_what_a_newer_one_typed(
+    as_alice: Client, url: str
+) -> None:
+    old = hidden(rank(as_alice, url), "draft_version")
+    write(as_alice, url, "And in winter?")
+    type_in(as_alice, url, message="A long thought")
+    late = as_alice.post(url + "send/", {"message": "foo", "after_position": "0", "draft_version": old})
+    assert late.status_code == 409
+    answer_newest()
+    assert "A long thought\n\nfoo</textarea>" in text_of(as_alice.get(url))
+
+
+def test_a_refused_message_is_shown_with_what_a_newer_window_typed(as_alice: Client, url: str) -> None:
+    old = hidden(rank(as_alice, url), "draft_version")
+    type_in(as_alice, url, message="A long thought")
+    late = as_alice.post(url + "send/", {"message": "foo", "after_position": "7", "draft_version": old})
+    assert late.status_code == 409 and "A long thought\n\nfoo</textarea>" in text_of(late)
+
+
+def test_a_message_that_comes_a_second_time_leaves_what_was_typed_since(as_alice: Client, url: str) -> None:
+    sent = {"message": "And in winter?", "after_position": "0"}
+    sent["draft_version"] = hidden(rank(as_alice, url), "draft_version")
+    as_alice.post(url + "send/", sent)
+    answer_newest()
+    page = as_alice.get(url)
+    typed = {"message": "A long thought", f"rank-{names(page)['A']}": "3"}
+    type_in(as_alice, url, **typed)
+    assert as_alice.post(url + "send/", sent).status_code == 302
+    assert Draft.objects.get().body == typed
+
+
+def test_a_ranking_that_comes_a_second_time_leaves_what_was_typed_since(as_alice: Client, url: str) -> None:
+    sent = answer(as_alice.get(url), PLACES)
+    as_alice.post(url + "rank/", sent)
+    type_in(as_alice, url, message="A long thought")
+    assert as_alice.post(url + "rank/", sent).status_code == 302
+    assert "A long thought</textarea>" in text_of(as_alice.get(url))
+
+
+def test_a_ranking_that_comes_a_second_time_leaves_the_answer_to_the_next_question(as_alice: Client, url: str) -> None:
+    sent = answer(as_alice.get(url), PLACES)
+    as_alice.post(url + "rank/", sent)
+    write(as_alice, url, "And in winter?")
+    answer_newest()
+    typed = {f"flagkind-{name}": "wrong" for name in names(as_alice.get(url)).values()} | {"strength": "3"}
+    type_in(as_alice, url, **typed)
+    assert as_alice.post(url + "rank/", sent).status_code == 302
+    assert Draft.objects.get().body == typed
+
+
+def test_a_ranking_from_an_old_window_ends_the_answer_another_began_and_keeps_its_message(
+    as_alice: Client, url: str
+) -> None:
+    page = as_alice.get(url)
+    begun = {f"rank-{names(page)['A']}": "3", "strength": "4", "all_bad": "1", "message": "A long thought"}
+    as_alice.post(url + "draft/", {"version": 0, "body": json.dumps(begun)})
+    as_alice.post(url + "rank/", answer(page, PLACES, message="foo"))
+    assert Draft.objects.get().body == {"message": "A long thought\n\nfoo"}
+
+
+def test_a_refused_ranking_is_shown_with_the_message_a_newer_window_typed(as_alice: Client, url: str) -> None:
+    page = as_alice.get(url)
+    as_alice.post(url + "draft/", {"version": 0, "body": '{"message": "A long thought"}'})
+    refused = as_alice.post(url + "rank/", answer(page, {}, message="foo"))
+    assert refused.status_code == 422 and "A long thought\n\nfoo</textarea>" in text_of(refused)
+
+
 def test_text_kept_while_ranking_is_there_to_be_sent_afterwards(as_alice: Client, url: str) -> None:
     rank(as_alice, url)
     as_alice.post(url + "send/", {"message": "And in winter?", "after_position": "0"})
@@ -125,8 +218,9 @@ def test_a_message_that_cannot_be_sent_is_shown_again_with_the_reason_under_it(
 
 def test_a_message_of_absurd_length_is_refused_and_not_thrown_away(as_alice: Client, url: str) -> None:
     rank(as_alice, url)
-    refused = write(as_alice, url, "y" * 20_000)
-    assert refused.status_code == 422 and "y" * 20_000 in text_of(refused)
+    refused = write(as_alice, url, "y" * 200_000)
+    assert refused.status_code == 422 and "y" * 200_000 in text_of(refused)
+    assert len(Draft.objects.get().body["message"]) < LARGEST_DRAFT
 
 
 def test_a_refused_message_is_a_part_for_htmx_with_bar_and_progress(as_alice: Client, url: str) -> None:
@@ -153,6 +247,23 @@ def test_undo_gives_the_places_back_to_be_corrected(as_alice: Client, url: str) 
     assert f'name="flag-{called["D"]}" value="on" checked' in text_of(page)
     rank(as_alice, url, {"A": 1, "B": 2, "C": 3, "D": 4})
     assert Ranking.objects.in_force().count() == 1 and Ranking.objects.count() == 3
+
+
+def test_a_form_sent_again_after_undo_is_not_called_saved_and_keeps_what_was_typed(
+    as_alice: Client, url: str, slot: Slot
+) -> None:
+    sent = answer(as_alice.get(url), PLACES, strength="3", message="And in win")
+    as_alice.post(url + "rank/", sent)
+    as_alice.post(url + "undo/")
+    again = as_alice.post(url + "rank/", sent)
+    assert again.status_code == 409
+    assert "This answer was taken back. Send it again from this page." in words_of(again)
+    assert chosen(again) == PLACES
+    assert hidden(again, "submit_key") != sent["submit_key"]
+    assert Draft.objects.get(slot=slot).body["message"] == "And in win"
+    assert not Ranking.objects.in_force().exists()
+    after = as_alice.post(url + "rank/", answer(again, PLACES), follow=True)
+    assert "Saved" in words_of(after) and Ranking.objects.in_force().count() == 1
 
 
 def test_undo_ends_when_the_next_turn_is_sent(as_alice: Client, url: str) -> None:
@@ -330,13 +441,37 @@ def test_who_lost_a_dialogue_sees_it_as_they_left_it_and_not_what_came_after(
     rank(as_alice, url)
     as_alice.post(url + "draft/", {"version": Draft.objects.get().version, "body": '{"message": "My half message"}'})
     other = taken_by_bob(slot)
-    rank(as_bob, f"/work/{other.pk}/", {"A": 4, "B": 3, "C": 2, "D": 1})
     write(as_bob, f"/work/{other.pk}/", "Bob's own words")
     page = as_alice.get(url)
     words = words_of(page)
     assert "Somebody else has this dialogue now" in words and "Next dialogue" in words
     assert "readonly>My half message</textarea>" in text_of(page)
     assert "Bob" not in words and "Why are my basil leaves yellow?" in words
+
+
+def test_who_takes_a_dialogue_over_goes_on_from_the_best_and_learns_no_places(
+    as_alice: Client, as_bob: Client, slot: Slot, url: str
+) -> None:
+    best = replies(as_alice.get(url))["B"]
+    rank(as_alice, url)
+    other = f"/work/{taken_by_bob(slot).pk}/"
+    page = as_bob.get(other)
+    words = words_of(page)
+    assert f"Model {best}" in words and "Whoever had this dialogue before you ranked the replies." in words
+    assert "You ranked" not in words and "1st of 4" not in words and "data-undo" not in text_of(page)
+    assert "End the dialogue" in words
+    after = write(as_bob, other, "And in winter?")
+    assert "And in winter?" in words_of(after) and Ranking.objects.count() == 1
+
+
+def test_who_takes_a_dialogue_over_in_which_none_was_good_is_told_so(
+    as_alice: Client, as_bob: Client, slot: Slot, url: str
+) -> None:
+    rank(as_alice, url, all_bad="1")
+    page = as_bob.get(f"/work/{taken_by_bob(slot).pk}/")
+    words = words_of(page)
+    assert "Whoever had this dialogue before you said so." in words and "New replies" in words
+    assert "data-undo" not in text_of(page) and not re.search(r"\b[123](st|nd|rd)\b", words)
 
 
 def test_a_message_to_a_dialogue_somebody_else_has_is_kept(as_alice: Client, slot: Slot, url: str) -> None:

@@ -95,6 +95,20 @@ def test_what_is_no_draft_is_refused(as_alice: Client, slot: Slot, sent: dict[st
     assert refused.status_code == 422 and refused.json()["code"] == "bad_draft"
 
 
+@pytest.mark.parametrize(
+    "body",
+    ['{"a": ' + "1" * 5000 + "}", "[" * 100_000, '{"a": NaN}', '{"a": [-Infinity]}', '{"a": 1e999}'],
+    ids=["a number without end", "lists without end", "not a number", "minus infinity", "more than a number holds"],
+)
+def test_what_json_allows_and_no_database_keeps_is_refused_like_any_other_nonsense(
+    as_alice: Client, slot: Slot, body: str
+) -> None:
+    refused = as_alice.post(f"/work/{slot.pk}/draft/", {"version": 0, "body": body})
+    said = {"code": "bad_draft", "message": "This draft could not be read."}
+    assert (refused.status_code, refused.json()) == (422, said)
+    assert not Draft.objects.exists()
+
+
 def test_a_draft_too_long_to_keep_says_so(as_alice: Client, slot: Slot) -> None:
     refused = save(as_alice, slot, {"message": "x" * 70_000})
     assert refused.status_code == 422 and "too long to keep" in refused.json()["message"]

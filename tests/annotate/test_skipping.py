@@ -43,6 +43,37 @@ def test_without_a_reason_the_piece_stays_and_the_page_asks_for_one(as_alice: Cl
     assert slot.state == "held"
 
 
+TOO_LONG = "I know the person in it" + "!" * 178
+
+
+def test_words_too_long_to_store_are_said_to_be_and_stay_to_be_shortened(as_alice: Client, slot: Slot) -> None:
+    refused = as_alice.post(f"/work/{slot.pk}/skip/", {"words": TOO_LONG})
+    slot.refresh_from_db()
+    assert refused.status_code == 422 and slot.state == "held"
+    assert "A reason has at most 200 characters; this one has 201." in words_of(refused)
+    assert "Say in a word why you skip it" not in words_of(refused)
+    assert f'name="words" maxlength="200" autocomplete="off" value="{TOO_LONG}"' in text_of(refused)
+
+
+@pytest.mark.parametrize("field", ["words", "reason"])
+def test_a_dialogue_is_not_ended_with_a_reason_too_long_to_store(
+    as_alice: Client, project: Project, field: str
+) -> None:
+    slot = make.make_chat(project)
+    make.make_ranking(slot)
+    refused = as_alice.post(f"/work/{slot.pk}/end/", {field: TOO_LONG})
+    assert refused.status_code == 422
+    assert "A reason has at most 200 characters; this one has 201." in words_of(refused)
+    assert (TOO_LONG in text_of(refused)) == (field == "words")
+    assert Dialogue.objects.get(pk=slot.work_item.dialogue_id).is_open
+
+
+def test_words_that_are_just_short_enough_are_stored_whole(as_alice: Client, slot: Slot) -> None:
+    as_alice.post(f"/work/{slot.pk}/skip/", {"words": TOO_LONG[:200]})
+    slot.refresh_from_db()
+    assert slot.closed_because == TOO_LONG[:200]
+
+
 def test_a_skipped_dialogue_ends_and_says_why(as_alice: Client, project: Project) -> None:
     slot = make.make_chat(project, text="Is my fern thirsty?")
     as_alice.post(f"/work/{slot.pk}/skip/", {"reason": "I cannot judge this"})

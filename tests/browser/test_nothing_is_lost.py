@@ -195,6 +195,33 @@ def test_two_windows_the_second_is_told_and_keeps_its_own(ranking: Visit) -> Non
     assert places(page) == {"D": 1}
 
 
+def test_a_word_mended_just_before_sending_leaves_nothing_to_be_sent(writing: Visit) -> None:
+    page = writing.page
+    page.keyboard.type("And in wniter?")
+    expect_status(page, "Saved")
+    page.locator("#message-text").fill("And in winter?")
+    page.keyboard.press("Control+Enter")
+    expect_sheet(page)
+    assert Turn.objects.filter(content="And in winter?").count() == 1
+    assert Draft.objects.get().body == {}
+
+
+def test_what_a_window_left_open_could_not_send_is_kept_after_what_a_newer_one_typed(writing: Visit) -> None:
+    old = writing.page
+    newer = old.context.new_page()
+    newer.goto(old.url)
+    newer.locator("#message-text").fill("A long thought")
+    expect_status(newer, "Saved")
+    Turn.objects.create(
+        dialogue=Slot.objects.get().work_item.dialogue, position=1, role="user", content="From elsewhere"
+    )
+    old.bring_to_front()
+    old.locator("#message-text").fill("foo")
+    old.keyboard.press("Control+Enter")
+    expect(old.locator("#kept-message")).to_have_value("A long thought\n\nfoo")
+    assert Draft.objects.get().body["message"] == "A long thought\n\nfoo"
+
+
 def test_a_session_that_ended_costs_no_text(writing: Visit) -> None:
     page = writing.page
     page.keyboard.type("Written before it ended")

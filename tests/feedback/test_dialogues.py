@@ -168,10 +168,20 @@ def test_an_ended_dialogue_has_ended() -> None:
     assert phase(slot) == Phase.ENDED
 
 
-def test_another_persons_ranking_is_not_shown_to_whoever_takes_over() -> None:
+def test_another_persons_ranking_that_counts_is_what_whoever_takes_over_goes_on_from() -> None:
     slot = make.make_chat()
-    rank(slot)
+    ranking = rank(slot, 2, 1, 3, 4)
+    assert not look_at_chat(slot).is_inherited
     chat = look_at_chat(taken_over(slot))
+    assert (chat.phase, chat.ranking, chat.chosen.index) == (Phase.RANKED, ranking, 1)  # type: ignore[union-attr]
+    assert chat.is_inherited
+
+
+def test_another_persons_ranking_that_does_not_count_is_not_shown_to_whoever_has_the_chat() -> None:
+    slot = make.make_chat()
+    taken = taken_over(slot)
+    rank(slot)
+    chat = look_at_chat(taken)
     assert (chat.phase, chat.ranking, chat.chosen) == (Phase.RANK, None, None)
 
 
@@ -490,14 +500,35 @@ def test_what_was_written_for_a_dialogue_that_ended_is_kept_as_a_draft() -> None
     assert draft is not None and draft.body == {"message": "A long text."}
 
 
-def test_whoever_takes_over_goes_on_from_their_own_ranking() -> None:
+def test_whoever_takes_over_goes_on_from_what_was_ranked() -> None:
     slot = make.make_chat()
-    rank(slot, 1, 2, 3, 4)
+    rank(slot, 4, 3, 2, 1)
     taken = taken_over(slot)
-    rank(taken, 4, 3, 2, 1)
-    write(taken)
-    assert said(taken)[1] == ("assistant", "Reply 3 to this.")
+    answered(write(taken))
+    assert said(taken)[1:] == [("assistant", "Reply 3 to this."), ("user", "And in winter?")]
+    rank(taken)
+    assert Ranking.objects.counted().values("comparison").distinct().count() == 2
     assert Ranking.objects.counted().count() == 2
+    assert list(violations()) == []
+
+
+def test_whoever_takes_over_may_ask_for_new_replies_when_none_was_good() -> None:
+    slot = make.make_chat()
+    none_good(slot)
+    taken = taken_over(slot)
+    assert dialogues.ask_for_new_candidates(slot=taken).redo == 1
+    assert list(violations()) == []
+
+
+def test_whoever_takes_over_may_end_what_was_ranked_and_not_what_waits_for_a_ranking() -> None:
+    one, other = make.make_chat(), make.make_chat(text="Another?")
+    rank(one)
+    rank(other)
+    answered(write(other))
+    dialogues.end_dialogue(slot=taken_over(one))
+    assert said(one)[-1] == ("assistant", "Reply 0 to this.")
+    with pytest.raises(CandidatesNotReady):
+        dialogues.end_dialogue(slot=taken_over(other))
     assert list(violations()) == []
 
 
@@ -734,14 +765,15 @@ def test_each_ranked_comparison_of_an_ended_dialogue_is_asked_of_others() -> Non
     assert not last.rankings.exists()
 
 
-def test_of_what_two_have_ranked_already_one_answer_less_is_asked() -> None:
-    make.make_project(answers_per_comparison=3)
+def test_a_chat_that_changed_hands_is_one_answer_and_nobody_who_had_it_is_asked() -> None:
+    project = make.make_project(answers_per_comparison=3)
     slot = make.make_chat()
     rank(slot)
     taken = taken_over(slot)
-    rank(taken)
     dialogues.end_dialogue(slot=taken)
-    assert WorkItem.objects.get(kind="rank").wanted == 1
+    assert WorkItem.objects.get(kind="rank").wanted == 2
+    for had_it in (slot.annotator, taken.annotator):
+        assert slots.next_slot(user=had_it, project=project) is None  # type: ignore[arg-type]
 
 
 def test_without_overlap_nobody_is_asked() -> None:
@@ -879,6 +911,69 @@ def test_with_nothing_missing_a_sweep_asks_one_question(django_assert_num_querie
     keep_dialogues_ready(project)
     with django_assert_num_queries(1):
         keep_dialogues_ready(project)
+
+
+def fail_all(**fields: Any) -> None:
+    """What a model server that is away for long leaves behind."""
+    long_ago = timezone.now() - timedelta(minutes=2)
+    failed = {"state": "failed", "error": "The model server is gone.", "finished_at": long_ago, "attempts": 5}
+    GenerationRequest.objects.filter(state="queued").update(**failed | fields)
+
+
+def test_replies_that_failed_are_asked_for_again_where_nobody_has_the_dialogue() -> None:
+    project = ready_project()
+    keep_dialogues_ready(project)
+    fail_all()
+    taken = slots.next_slot(user=make.make_member(project), project=project)
+    assert taken is not None
+    assert dialogues.ask_again_where_it_failed(project) == 2
+    assert dialogues.ask_again_where_it_failed(project) == 0
+    assert newest_request(taken).state == "failed"
+    assert GenerationRequest.objects.filter(state="queued", attempts=0, error="").count() == 2
+    assert list(violations()) == []
+
+
+def test_what_failed_just_now_is_left_alone_for_a_minute() -> None:
+    project = ready_project()
+    keep_dialogues_ready(project)
+    fail_all(finished_at=timezone.now() - timedelta(seconds=50))
+    assert dialogues.ask_again_where_it_failed(project) == 0
+
+
+def test_what_was_withdrawn_or_is_another_projects_is_not_asked_for_again() -> None:
+    project, other = ready_project(), make.make_project("another-desk", ready_dialogues=1)
+    make.make_prompt(other)
+    keep_dialogues_ready(project)
+    keep_dialogues_ready(other)
+    fail_all()
+    dialogues.withdraw_ready_dialogues(project, because="policy 2 serves now")
+    assert dialogues.ask_again_where_it_failed(project) == 0
+
+
+def test_dialogues_with_replies_are_given_before_those_that_wait_and_those_that_failed() -> None:
+    project = ready_project(count=3, prompts=3)
+    keep_dialogues_ready(project)
+    failed, waiting, there = GenerationRequest.objects.order_by("pk")
+    GenerationRequest.objects.filter(pk=failed.pk).update(state="failed", error="The model server is gone.")
+    answered(there)
+    people = [make.make_member(project, f"person-{number}") for number in range(3)]
+    given = [slots.next_slot(user=user, project=project) for user in people]
+    assert [slot and slot.work_item.dialogue_id for slot in given] == [
+        request.dialogue_id for request in (there, waiting, failed)
+    ]
+
+
+def test_replies_that_were_ranked_although_some_failed_are_not_asked_for_again() -> None:
+    project = ready_project(count=1)
+    keep_dialogues_ready(project)
+    request = queue.claim(GenerationRequest, GenerationRequest.objects.get().pk)
+    assert request is not None
+    for index in range(2):
+        generation.store_candidate(request, index=index, text=f"Reply {index}.")
+    queue.fail(request, "The model server is gone.", permanent=True)
+    generation.rank_what_is_there(request)
+    GenerationRequest.objects.update(finished_at=timezone.now() - timedelta(minutes=2))
+    assert dialogues.ask_again_where_it_failed(project) == 0
 
 
 # Withdrawn

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from feedback import drafts
-from feedback.errors import MessageTooLong, SlotClosed, StaleDraft
+from feedback.dialogues import LONGEST_MESSAGE
+from feedback.errors import DraftUnreadable, MessageTooLong, SlotClosed, StaleDraft
 from feedback.models import Draft, Slot
 from tests import make
 from tests.threads import at_once, raised
@@ -79,7 +82,7 @@ def test_a_late_draft_of_a_message_that_was_sent_does_not_bring_it_back(before: 
     slot = make.make_chat()
     if before:
         save(slot, "And in win", 0)
-    drafts.clear_draft(slot)
+    drafts.clear_message(slot, message="And in winter?")
     with pytest.raises(StaleDraft):
         save(slot, "And in winter?", 1 if before else 0)
     assert body(slot) == {}
@@ -88,7 +91,7 @@ def test_a_late_draft_of_a_message_that_was_sent_does_not_bring_it_back(before: 
 def test_after_clearing_the_next_text_is_kept() -> None:
     slot = make.make_chat()
     save(slot, "one", 0)
-    drafts.clear_draft(slot)
+    drafts.clear_message(slot, message="one")
     version = drafts.draft_of(slot).version  # type: ignore[union-attr]
     assert version == 2
     save(slot, "two", version)
@@ -101,6 +104,56 @@ def test_what_could_not_be_sent_is_kept_beside_what_else_was_typed() -> None:
     drafts.keep_unsent(slot, message="And in winter?")
     assert body(slot) == {"rank-1": "2", "message": "And in winter?"}
     assert drafts.draft_of(slot).version == 2  # type: ignore[union-attr]
+
+
+def test_what_could_not_be_sent_takes_the_place_of_what_its_page_had_saved() -> None:
+    slot = make.make_chat()
+    save(slot, "And in wniter?", 0)
+    assert drafts.keep_unsent(slot, message="And in winter?", version=1) == "And in winter?"
+    assert body(slot) == {"message": "And in winter?"}
+
+
+@pytest.mark.parametrize("version", [None, 0, 1])
+def test_what_an_old_window_could_not_send_is_kept_after_what_another_typed_since(version: int | None) -> None:
+    slot = make.make_chat()
+    save(slot, "And in win", 0)
+    save(slot, "And in winter?", 1)
+    both = "And in winter?\n\nfoo"
+    for _ in range(2):  # sent again, it is not kept twice
+        assert drafts.keep_unsent(slot, message="foo", version=version) == both
+        assert body(slot) == {"message": both}
+    assert drafts.draft_of(slot).version == 3  # type: ignore[union-attr]
+
+
+def test_an_old_window_that_sends_nothing_is_shown_what_another_typed() -> None:
+    slot = make.make_chat()
+    newest = save(slot, "And in winter?", 0)
+    assert drafts.keep_unsent(slot, message="  ", version=0) == "And in winter?"
+    assert drafts.draft_of(slot) == newest
+
+
+@pytest.mark.parametrize("sent", ["one", "one and more", "one\r\nmore"])
+def test_a_message_that_was_sent_is_no_draft_any_more(sent: str) -> None:
+    slot = make.make_chat()
+    save(slot, sent.replace("\r\n", "\n"), 0)
+    drafts.clear_message(slot, message=sent)
+    assert body(slot) == {}
+
+
+def test_what_was_corrected_before_it_was_sent_is_no_draft_any_more() -> None:
+    slot = make.make_chat()
+    save(slot, "And in wniter?", 0)
+    drafts.clear_message(slot, message="And in winter?", version=1)
+    assert body(slot) == {}
+
+
+@pytest.mark.parametrize("typed", [{"message": "And in winter?"}, {"rank-1": "2"}])
+def test_what_another_window_typed_since_a_message_was_sent_stays_as_it_is(typed: dict[str, str]) -> None:
+    slot = make.make_chat()
+    drafts.save_draft(slot=slot, body=typed, version=0)
+    drafts.clear_message(slot, message="And in summer?", version=0)
+    draft = drafts.draft_of(slot)
+    assert draft is not None and (draft.body, draft.version) == (typed, 1)
 
 
 def test_what_could_not_be_sent_is_kept_even_in_a_slot_that_is_closed() -> None:
@@ -117,12 +170,37 @@ def test_a_draft_has_a_largest_size() -> None:
         save(slot, "a" * drafts.LARGEST_DRAFT, 1)
 
 
+def test_the_longest_message_fits_whatever_it_is_written_in() -> None:
+    slot = make.make_rank_slot()
+    save(slot, "🌱" * LONGEST_MESSAGE, 0)
+    assert body(slot) == {"message": "🌱" * LONGEST_MESSAGE}
+
+
+@pytest.mark.parametrize("typed", ["a" * 4_000_000, '"\n🌱' * 30_000])
+def test_of_what_could_not_be_sent_as_much_is_kept_as_a_draft_holds(typed: str) -> None:
+    slot = make.make_chat()
+    drafts.save_draft(slot=slot, body={"rank-1": "2"}, version=0)
+    drafts.keep_unsent(slot, message=typed)
+    kept = drafts.draft_of(slot).body  # type: ignore[union-attr]
+    size = len(json.dumps(kept, ensure_ascii=False))
+    assert drafts.LARGEST_DRAFT - 2 < size <= drafts.LARGEST_DRAFT
+    assert typed.startswith(kept["message"]) and kept["rank-1"] == "2"
+
+
 def test_lists_in_lists_without_end_are_refused() -> None:
     deep: list[object] = []
     for _ in range(5000):
         deep = [deep]
     with pytest.raises(MessageTooLong):
         drafts.save_draft(slot=make.make_rank_slot(), body={"a": deep}, version=0)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_none_is_refused(number: float) -> None:
+    slot = make.make_rank_slot()
+    with pytest.raises(DraftUnreadable):
+        drafts.save_draft(slot=slot, body={"a": [number]}, version=0)
+    assert body(slot) is None
 
 
 def test_what_no_database_keeps_is_left_out() -> None:

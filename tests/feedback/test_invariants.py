@@ -133,6 +133,22 @@ def more_answers_than_were_wanted() -> None:
     )
 
 
+@finds(invariants.counted_answers_within_wanted)
+def two_answers_from_one_chat() -> None:
+    ranking = Ranking.objects.filter(slot__work_item__kind="chat_and_rank").counted()[0]
+    other = make.make_user("eve")
+    lapsed = Slot.objects.create(
+        work_item=ranking.slot.work_item, number=1, state="lapsed", annotator=other, closed_at=timezone.now()
+    )
+    Ranking.objects.create(
+        comparison=ranking.comparison,
+        slot=lapsed,
+        annotator=other,
+        annotator_key=f"u{other.pk}",
+        shown_order=ranking.shown_order,
+    )
+
+
 @finds(invariants.one_answer_in_force)
 @finds(invariants.answers_are_their_holders)
 def an_answer_under_two_names() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from feedback import dialogues, rankings, slots
 from feedback.errors import (
     AlreadyAnswered,
+    AnswerTakenBack,
     BadRanks,
     DialogueEnded,
     DialogueMovedOn,
@@ -407,6 +408,29 @@ def test_after_taking_back_another_answer_may_be_given() -> None:
     assert ranking_in_force(slot=slot, comparison=question(slot)) == again
 
 
+def test_the_form_of_an_answer_that_was_taken_back_says_so_and_stores_nothing() -> None:
+    """A back button, a stale tab, a duplicate that came late."""
+    slot, key = make.make_chat(), uuid4()
+    answer(slot, 1, 2, 3, 4, submit_key=key)
+    withdraw_ranking(slot=slot, comparison=question(slot))
+    with pytest.raises(AnswerTakenBack) as refusal:
+        answer(slot, 1, 2, 3, 4, submit_key=key)
+    assert refusal.value.status == 409
+    assert ranking_in_force(slot=slot, comparison=question(slot)) is None
+    assert answer(slot, 1, 2, 3, 4).revision == 3
+    assert answer(slot, 1, 2, 3, 4, submit_key=key).revision == 1  # what the form said stands again
+    assert Ranking.objects.count() == 3
+
+
+def test_the_form_of_an_answer_taken_back_in_a_dialogue_that_ended_says_that_it_ended() -> None:
+    slot, key = make.make_chat(), uuid4()
+    answer(slot, 1, 2, 3, 4, submit_key=key)
+    withdraw_ranking(slot=slot, comparison=question(slot))
+    dialogues.skip_dialogue(slot=slot, reason="It upsets me")
+    with pytest.raises(DialogueEnded):
+        answer(slot, 1, 2, 3, 4, submit_key=key)
+
+
 def test_without_an_answer_there_is_nothing_to_take_back() -> None:
     slot = make.make_chat()
     assert withdraw_ranking(slot=slot, comparison=question(slot)) is None
@@ -599,13 +623,56 @@ def test_a_late_correction_of_what_the_chat_went_on_from_is_refused() -> None:
     answer(slot, 1, 2, 3, 4)
     make.lapse(slot)
     taken = take_over(slot)
-    answer(taken, 4, 3, 2, 1)
-    dialogues.send_message(slot=taken, text="And in winter?", after_position=0)
-    with pytest.raises(DialogueMovedOn):
-        answer(slot, 2, 1, 3, 4, comparison=comparison, revises=1)
-    with pytest.raises(DialogueMovedOn):
-        withdraw_ranking(slot=slot, comparison=comparison)
-    assert Ranking.objects.counted().count() == 2
+    for go_on in (lambda: None, lambda: dialogues.send_message(slot=taken, text="And in winter?", after_position=0)):
+        go_on()
+        with pytest.raises(DialogueMovedOn):
+            answer(slot, 2, 1, 3, 4, comparison=comparison, revises=1)
+        with pytest.raises(DialogueMovedOn):
+            withdraw_ranking(slot=slot, comparison=comparison)
+    assert Ranking.objects.counted().count() == 1
+
+
+def test_what_was_answered_and_counts_is_not_answered_again_by_whoever_takes_the_chat_over() -> None:
+    slot = make.make_chat()
+    first = answer(slot, 1, 2, 3, 4)
+    make.lapse(slot)
+    taken = take_over(slot)
+    with pytest.raises(AlreadyAnswered):
+        answer(taken, 4, 3, 2, 1)
+    assert withdraw_ranking(slot=taken, comparison=question(slot)) is None
+    assert list(Ranking.objects.all()) == [first]
+    make.lapse(taken)
+    back = take_over(slot, "alice")
+    assert answer(back, 4, 3, 2, 1, revises=1).counts  # back in hand it is theirs to correct
+    assert list(violations()) == []
+
+
+def test_what_was_taken_back_is_asked_of_whoever_takes_the_chat_over_and_counts_once() -> None:
+    slot = make.make_chat()
+    answer(slot, 1, 2, 3, 4)
+    withdraw_ranking(slot=slot, comparison=question(slot))
+    make.lapse(slot)
+    assert answer(take_over(slot), 4, 3, 2, 1).counts
+    assert not answer(slot, 2, 1, 3, 4).counts
+    assert list(violations()) == []
+
+
+def test_who_takes_a_chat_up_again_cannot_make_an_answer_count_beside_the_one_that_does() -> None:
+    slot = make.make_chat()
+    make.lapse(slot)
+    taken = take_over(slot)
+    answer(taken, 1, 2, 3, 4)
+    assert not answer(slot, 4, 3, 2, 1).counts
+    make.lapse(taken)
+    back = take_over(slot, "alice")
+    for act in (
+        lambda: answer(back, 2, 1, 3, 4, revises=1),
+        lambda: withdraw_ranking(slot=back, comparison=question(slot)),
+    ):
+        with pytest.raises(AlreadyAnswered):
+            act()
+    assert dialogues.look_at_chat(back).ranking.annotator == taken.annotator  # type: ignore[union-attr]
+    assert list(violations()) == []
 
 
 @pytest.mark.django_db(transaction=True)

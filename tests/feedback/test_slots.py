@@ -227,6 +227,63 @@ def test_whoever_let_a_chat_lapse_does_not_rank_its_replies() -> None:
     assert takes_nothing("alice")
 
 
+def two_questions_of_one_dialogue() -> list[WorkItem]:
+    """Alice chatted two turns; both questions go to others."""
+    make.make_project(answers_per_comparison=2)
+    chat = make.make_chat(name="alice")
+    make.make_ranking(chat)
+    make.answer_request(dialogues.send_message(slot=chat, text="And in winter?", after_position=0))
+    make.make_ranking(chat)
+    dialogues.end_dialogue(slot=chat)
+    return list(WorkItem.objects.filter(kind="rank").order_by("comparison__after_position"))
+
+
+def test_the_questions_of_a_dialogue_come_in_the_order_of_its_turns() -> None:
+    first, second = two_questions_of_one_dialogue()
+    (bob,) = members("bob")
+    make.make_ranking(held_by("bob", first))
+    assert next_for(bob).work_item == second  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("leave", ["answer", "skip", "lapse"])
+def test_whoever_has_read_on_is_not_asked_about_an_earlier_turn(leave: str) -> None:
+    """The dialogue before the second question shows which reply to the first was chosen."""
+    first, second = two_questions_of_one_dialogue()
+    early = held_by("bob", first)
+    late = held_by("carl", second)
+    if leave == "answer":
+        make.make_ranking(late)
+    elif leave == "skip":
+        slots.skip(late, reason="I cannot judge this")
+    else:
+        make.lapse(late)
+        Slot.objects.filter(work_item=second, state="free").delete()
+    slots.skip(early, reason="I cannot judge this")
+    assert takes_nothing("carl")
+    assert held_by("dora", first)
+
+
+def test_a_late_answer_of_whoever_has_read_on_does_not_count() -> None:
+    first, second = two_questions_of_one_dialogue()
+    early = held_by("bob", first)
+    make.lapse(early)
+    between = held_by("carl", first)
+    held_by("bob", second)
+    slots.skip(between, reason="I cannot judge this")
+    ranking = make.make_ranking(early)
+    assert (ranking.late, ranking.counts) == (True, False)
+    assert held_by("dora", first)
+    assert list(violations()) == []
+
+
+def test_another_dialogues_later_turn_tells_nothing() -> None:
+    first, second = two_questions_of_one_dialogue()
+    held_by("bob", first)
+    make.make_ranking(held_by("carl", second))
+    other = make.make_rank_work(make.make_comparison(text="Another question"))
+    held_by("carl", other)
+
+
 def test_a_dialogue_that_its_opener_left_empty_is_given_to_nobody_else() -> None:
     alice, bob = members("alice", "bob")
     make.lapse(dialogues.open_own_dialogue(project=make.make_project(), user=alice))
@@ -253,7 +310,7 @@ def test_looking_for_work_does_not_go_through_all_that_one_has_done() -> None:
         pytest.skip("PostgreSQL plans by what is in the tables, so there is no plan to hold it to")
     (alice,) = members("alice")
     plan = slots.waiting_slots(user=alice, project=make.make_project()).explain()
-    assert plan.count("INDEX slot_of_item_and_person") == 2
+    assert plan.count("INDEX slot_of_item_and_person") == 3
     assert "INDEX slot_of_person" not in plan
 
 

@@ -45,7 +45,7 @@ def test_the_sweep_brings_back_rings_and_opens(rung: list[tuple[str, int]], capl
     assert dialogues.unclaimed_dialogues(project).count() == 2
     first = GenerationRequest.objects.earliest("pk")
     assert ("rewardtrain.generate_candidates", first.pk) in rung
-    assert "swept lapsed=1 rung=1 opened=2" in caplog.text
+    assert "swept lapsed=1 rung=1 opened=2 again=0" in caplog.text
 
 
 def test_sweeping_again_changes_nothing_and_says_nothing(
@@ -87,6 +87,22 @@ def test_archived_projects_are_left_alone() -> None:
     assert dialogues.unclaimed_dialogues(project).count() == 0
 
 
+def test_the_sweep_asks_again_for_replies_that_failed_where_nobody_waits_for_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    project = busy_project()
+    tasks.sweep()
+    ready = GenerationRequest.objects.filter(dialogue__work_items__in=dialogues.unclaimed_dialogues(project))
+    ready.update(state="failed", error="The model server is gone.", finished_at=timezone.now() - timedelta(seconds=61))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        tasks.sweep()
+        tasks.sweep()
+    assert [request.state for request in ready] == ["queued", "queued"]
+    assert caplog.text.count("again=2") == 1
+    assert list(violations()) == []
+
+
 def test_a_dead_broker_does_not_stop_the_rest_of_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str, pk: int) -> None:
         raise ConnectionRefusedError("nobody listens")
@@ -116,3 +132,33 @@ def test_a_snapshot_is_written_once(settings: Any, tmp_path: Path) -> None:
     assert (written.state, written.attempts) == ("done", 1)
     tasks.write_snapshot(snapshot.pk)
     assert Snapshot.objects.get().attempts == 1
+
+
+def test_while_one_snapshot_is_written_another_waits_for_its_next_ring(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.DATA_DIR = tmp_path
+    project = make.make_ranking().comparison.dialogue.project
+    first, second = snapshots.freeze(project=project), snapshots.freeze(project=project)
+    writes = snapshots.write_snapshot
+
+    def write(pk: int) -> None:
+        if pk == first.pk:
+            tasks.write_snapshot(second.pk)  # what the worker's other thread is asked meanwhile
+            assert Snapshot.objects.get(pk=second.pk).state == "queued"
+        writes(pk)
+
+    monkeypatch.setattr(snapshots, "write_snapshot", write)
+    tasks.write_snapshot(first.pk)
+    tasks.write_snapshot(second.pk)
+    assert set(Snapshot.objects.values_list("state", flat=True)) == {"done"}
+
+
+def test_a_write_that_breaks_lets_the_next_one_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(pk: int) -> None:
+        raise RuntimeError("The disk is gone.")
+
+    monkeypatch.setattr(snapshots, "write_snapshot", breaks)
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            tasks.write_snapshot(1)
