@@ -17,13 +17,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from feedback.imports.reading import Lines, Malformed, Problems, kept_fields, shown, text_field
+from feedback.imports.reading import LONGEST_LINE, Lines, Malformed, Problems, kept_fields, shown, text_field
 from feedback.imports.records import ImportedCandidate, ImportedDialogue, Messages
 from feedback.rankings import dense
 
 ROLES = {"prompter": "user", "assistant": "assistant"}
 LONGEST_ID = 200  # characters; what a row keeps as the source's own name
 DEEPEST_TREE = 200  # messages from the first to the last reply; each is stored once for every reply below it
+MOST_MESSAGES = 10_000  # of one tree
+MOST_BYTES = LONGEST_LINE  # of one tree's lines together
+MOST_WRITTEN = 64 * 1024 * 1024  # characters of one tree's dialogues together, each of which repeats what it answers
 FEWEST_RANKED = 2
 
 
@@ -58,11 +61,27 @@ def read(lines: Lines, problems: Problems) -> Iterator[ImportedDialogue]:
     known: set[str] = set()
     for tree in _trees(lines, problems):
         try:
+            _refuse_overgrown(tree)
             _refuse_known(tree, known)
         except Malformed as err:
             problems.add(tree.root.line, err)
             continue
         yield from dialogues_of(tree)
+
+
+def _refuse_overgrown(tree: Tree) -> None:
+    """Raises Malformed when the dialogues of a tree would be much more text than the tree is."""
+    written = 0
+    waiting = [(tree.root, len(tree.root.text))]
+    while waiting:
+        message, path = waiting.pop()
+        written += path if message is tree.root or message.replies else 0
+        waiting += [(reply, path + len(reply.text)) for reply in message.replies]
+    if written > MOST_WRITTEN:
+        raise Malformed(
+            f"the tree's dialogues would have {written:,} characters, as each repeats all before it; "
+            f"{MOST_WRITTEN:,} at most. Shorten the messages that have many replies below them, or leave the tree out."
+        )
 
 
 def _refuse_known(tree: Tree, known: set[str]) -> None:
@@ -145,7 +164,7 @@ def _trees(lines: Lines, problems: Problems) -> Iterator[Tree]:
         try:
             if gatherer is None:
                 gatherer = _gatherer(record)
-            yield from gatherer.take(number, record)
+            yield from gatherer.take(number, record, lines.length)
         except Malformed as err:
             problems.add(number, err)
     if gatherer is not None:
@@ -171,7 +190,7 @@ class NestedTrees:
     def __init__(self, *, framed: bool) -> None:
         self.framed = framed
 
-    def take(self, number: int, record: dict[str, Any]) -> Iterator[Tree]:
+    def take(self, number: int, record: dict[str, Any], length: int) -> Iterator[Tree]:
         if not self.framed:
             yield Tree(root=_nested(number, record, ""), fields={})
             return
@@ -189,8 +208,11 @@ def _nested(line: int, record: dict[str, Any], path: str) -> Message:
     root = _message(line, record, path)
     _refuse_orphan(root, path)
     waiting = [(root, record, path, 1)]
+    count = 1
     while waiting:
         message, raw, here, depth = waiting.pop()
+        count += len(_reply_list(raw, here))
+        _refuse_crowd(count)
         for place, reply in enumerate(_reply_list(raw, here)):
             _refuse_depth(depth + 1)
             inner = f"{here}replies[{place}]."
@@ -206,6 +228,13 @@ def _nested(line: int, record: dict[str, Any], path: str) -> Message:
 def _refuse_depth(depth: int, line: int | None = None) -> None:
     if depth > DEEPEST_TREE:
         raise Malformed(f"the tree is more than {DEEPEST_TREE} messages deep. Is something repeated in it?", line)
+
+
+def _refuse_crowd(count: int) -> None:
+    if count > MOST_MESSAGES:
+        raise Malformed(
+            f"the tree has more than {MOST_MESSAGES:,} messages. Is something repeated in it? Leave some replies out."
+        )
 
 
 def _reply_list(record: dict[str, Any], path: str) -> list[Any]:
@@ -264,37 +293,68 @@ class FlatTrees:
     def __init__(self) -> None:
         self.tree_id: str | None = None
         self.messages: list[Message] = []
+        self.bytes = 0  # of the tree's lines so far
+        self.is_refused = False  # the tree is too large: the rest of it is passed over
         self.finished: set[str] = set()
 
-    def take(self, number: int, record: dict[str, Any]) -> Iterator[Tree]:
+    def take(self, number: int, record: dict[str, Any], length: int) -> Iterator[Tree]:
         if record.get("replies"):
             raise Malformed(
                 "field replies is filled, but the lines before hold single messages. Split the file in two."
             )
         message = _message(number, record, "")
         tree_id = self._tree_of(message)
-        if tree_id == self.tree_id:
-            self.messages.append(message)
-            return
+        gathered: list[Message] = []
+        if tree_id != self.tree_id:
+            gathered = self._begin(tree_id)
+        self._add(message, length)
+        if gathered:
+            yield Tree(root=_joined(gathered), fields={})
+
+    def _begin(self, tree_id: str) -> list[Message]:
+        """Begin another tree and return the messages of the one before."""
         if tree_id in self.finished:
             raise Malformed(
                 f"tree {shown(tree_id)} goes on here. Sort the file so that a tree's messages are together."
             )
-        gathered, self.messages, self.tree_id = self.messages, [message], tree_id
+        gathered, self.messages, self.tree_id = self.messages, [], tree_id
+        self.bytes, self.is_refused = 0, False
         self.finished.add(tree_id)
-        if gathered:
-            yield Tree(root=_joined(gathered), fields={})
+        return gathered
+
+    def _add(self, message: Message, length: int) -> None:
+        """Keep a message. Raises Malformed, once, when its tree becomes too large, and forgets that tree."""
+        if self.is_refused:
+            return
+        self.messages.append(message)
+        self.bytes += length
+        try:
+            _refuse_crowd(len(self.messages))
+            _refuse_bulk(self.bytes)
+        except Malformed:
+            self.messages, self.is_refused = [], True
+            raise
 
     def _tree_of(self, message: Message) -> str:
         """The tree a message names; where none is named, every first message begins one."""
         named = message.fields.get("message_tree_id")
         if isinstance(named, str) and named:
+            if len(named) > LONGEST_ID:
+                raise Malformed(f"field message_tree_id should have at most {LONGEST_ID} characters.")
             return named
         return message.message_id if message.parent_id is None else self.tree_id or message.message_id
 
     def finish(self) -> Iterator[Tree]:
         if self.messages:
             yield Tree(root=_joined(self.messages), fields={})
+
+
+def _refuse_bulk(count: int) -> None:
+    if count > MOST_BYTES:
+        raise Malformed(
+            f"the lines of this tree have more than {MOST_BYTES >> 20} MiB together. Is something repeated in it? "
+            "Leave some replies out."
+        )
 
 
 def _joined(messages: list[Message]) -> Message:

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -66,6 +67,7 @@ class Lines:
         self.problems = problems
         self.number = 0
         self.filled = 0  # lines that are not blank
+        self.length = 0  # bytes of the line that was read last
         self._advance = advance
         self._digest = hashlib.sha256()
 
@@ -90,6 +92,7 @@ class Lines:
             try:
                 while raw := stream.readline(LONGEST_LINE + 1):
                     self.number += 1
+                    self.length = len(raw)
                     self._digest.update(raw)
                     self._refuse_oversized(raw)
                     yield raw.removeprefix(b"\xef\xbb\xbf") if self.number == 1 else raw
@@ -141,8 +144,8 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twin = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twin = next(name for name, count in counts.items() if count > 1)
         raise Malformed(f"field {shown(twin)} stands there twice. Remove one, so that nothing is lost.")
     return value
 

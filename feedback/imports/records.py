@@ -47,6 +47,12 @@ class ImportedDialogue:
     def has_comparison(self) -> bool:
         return any(candidate.is_compared for candidate in self.candidates)
 
+    @property
+    def characters(self) -> int:
+        """Length of all its text, and that of its candidates."""
+        ends = (turn for candidate in self.candidates for turn in candidate.turns)
+        return sum(len(turn["content"]) for turn in (*self.turns, *ends))
+
     def opening(self) -> Messages | None:
         """The turns up to the first by a user; None when no user has spoken."""
         for place, turn in enumerate(self.turns):

@@ -1,10 +1,15 @@
-"""Take files in: read all of every file first, then write all or nothing, and never the same file twice."""
+"""Take files in: read all of every file first, then write all or nothing, and never the same file twice.
+
+Each file is read twice: to see whether all of it can be taken, and into rows on disk. Only then does the transaction
+begin that writes them all, so that it is short: on SQLite nobody else can write meanwhile.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +21,10 @@ from django.db import IntegrityError, transaction
 from feedback import audit
 from feedback.errors import ImportRefused
 from feedback.imports import FORMATS
+from feedback.imports.preparing import Spool, prepare
 from feedback.imports.reading import Advance, Lines, Problems
 from feedback.imports.records import ImportedDialogue
-from feedback.imports.writing import write_dialogues
+from feedback.imports.writing import write
 from feedback.models import Import, Project, User
 from feedback.prompts import content_hash
 
@@ -33,7 +39,14 @@ class FileReport:
     sha256: str = ""
     counts: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    characters: int = 0  # of all text as it is stored
     known: str = ""  # why it is not taken in again; empty when it is new
+
+    @property
+    def rows(self) -> int:
+        """About how many rows it becomes; an opening is a prompt and a group, a comparison has a ranking."""
+        names = ("dialogues", "turns", "candidates", "compared_candidates", *2 * ("openings", "comparisons"))
+        return sum(self.counts[name] for name in names)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -49,6 +62,10 @@ def no_advance(count: int) -> None:
     """Nobody watches how far the reading is."""
 
 
+def no_objection(reports: Sequence[FileReport]) -> None:
+    """Nobody minds how much is written."""
+
+
 def import_files(
     paths: Sequence[Path],
     *,
@@ -57,20 +74,23 @@ def import_files(
     created_by: User | None = None,
     dry_run: bool = False,
     advance: Advance = no_advance,
+    before_writing: Callable[[Sequence[FileReport]], None] = no_objection,
 ) -> list[FileReport]:
     """Take files into a project, made when it is missing: every line of every file, or nothing.
 
     A file that was taken in before is left out, and its report says when that was.
-    advance  told of bytes read; each new file is read twice, each known one and each in a dry run once
-    Raises   ImportRefused, naming file, line, field and remedy; then nothing was changed
+    advance         told of bytes read; each new file is read twice, each known one and each in a dry run once
+    before_writing  shown the reports of new files, when all of them can be taken; may raise ImportRefused
+    Raises          ImportRefused, naming file, line, field and remedy; then nothing was changed
     """
     _refuse_slug(slug)
     reports = [inspect(path, file_format, advance) for path in paths]
     mark_known(reports, file_format, slug)
     new = [report for report in reports if not report.known]
     if new and not dry_run:
+        before_writing(new)
         try:
-            _write(new, file_format, slug, created_by, advance)
+            _take_in(new, file_format, slug, created_by, advance)
         except IntegrityError:
             mark_known(reports, file_format, slug)
             if not all(report.known for report in reports):
@@ -119,6 +139,7 @@ def _open(path: Path, problems: Problems, advance: Advance) -> Lines:
 
 def _count(report: FileReport, record: ImportedDialogue) -> None:
     report.notes.update(record.notes)
+    report.characters += record.characters
     report.counts.update(
         dialogues=1,
         turns=len(record.turns),
@@ -143,35 +164,27 @@ def mark_known(reports: Sequence[FileReport], file_format: str, slug: str) -> No
         earlier.setdefault(report.sha256, report.path)
 
 
-@transaction.atomic
-def _write(
+def _take_in(
     reports: Sequence[FileReport], file_format: str, slug: str, created_by: User | None, advance: Advance
 ) -> None:
-    name = slug.replace("-", " ").replace("_", " ").strip().capitalize() or slug
-    project, made = Project.objects.get_or_create(slug=slug, defaults={"name": name})
-    if made:
-        audit.record("project.created", project=project, actor=created_by, target=project)
-    for report in reports:
-        _write_file(report, project, file_format, created_by, advance)
+    """Prepare all files, then write them at once: other writers wait for the second part alone."""
+    with ExitStack() as spools:
+        prepared = [(report, spools.enter_context(closing(Spool()))) for report in reports]
+        for report, spool in prepared:
+            _prepare(report, spool, file_format, advance)
+        _write(prepared, file_format, slug, created_by)
 
 
-def _write_file(
-    report: FileReport, project: Project, file_format: str, created_by: User | None, advance: Advance
-) -> None:
-    source = Import.objects.create(
-        project=project,
-        format=file_format,
-        file_name=report.path.name[-255:],
-        sha256=report.sha256,
-        report=report.as_json(),
-        created_by=created_by,
-    )
+def _prepare(report: FileReport, spool: Spool, file_format: str, advance: Advance) -> None:
+    """Read a file again, into rows that only wait to be written.
+
+    Raises  ImportRefused when it is not the file that was inspected
+    """
     problems = Problems(str(report.path))
     lines = _open(report.path, problems, advance)
-    write_dialogues(source, _checked(FORMATS[file_format](lines, problems), problems))
+    prepare(_checked(FORMATS[file_format](lines, problems), problems), file_format=file_format, spool=spool)
     if lines.sha256 != report.sha256:
         raise ImportRefused(f"{report.path} changed while it was read. Nothing was imported. Import it again.")
-    audit.record("import.taken_in", project=project, actor=created_by, target=source, **report.counts)
 
 
 def _checked(records: Iterator[ImportedDialogue], problems: Problems) -> Iterator[ImportedDialogue]:
@@ -180,3 +193,22 @@ def _checked(records: Iterator[ImportedDialogue], problems: Problems) -> Iterato
         problems.raise_if_any()
         yield record
     problems.raise_if_any()
+
+
+@transaction.atomic
+def _write(prepared: Sequence[tuple[FileReport, Spool]], file_format: str, slug: str, created_by: User | None) -> None:
+    name = slug.replace("-", " ").replace("_", " ").strip().capitalize() or slug
+    project, made = Project.objects.get_or_create(slug=slug, defaults={"name": name})
+    if made:
+        audit.record("project.created", project=project, actor=created_by, target=project)
+    for report, spool in prepared:
+        source = Import.objects.create(
+            project=project,
+            format=file_format,
+            file_name=report.path.name[-255:],
+            sha256=report.sha256,
+            report=report.as_json(),
+            created_by=created_by,
+        )
+        write(source, spool)
+        audit.record("import.taken_in", project=project, actor=created_by, target=source, **report.counts)

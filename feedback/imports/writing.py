@@ -1,138 +1,77 @@
-"""Imported dialogues as rows, many at a time."""
+"""Prepared rows into the database. On SQLite all other writers wait meanwhile, so nothing slow is done here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
+from typing import Any
 
+from django.db import connection
 from django.utils import timezone
 
-from feedback.imports.records import ImportedDialogue, Messages
-from feedback.models import (
-    Candidate,
-    Comparison,
-    Dialogue,
-    Import,
-    Project,
-    Prompt,
-    PromptGroup,
-    RankEntry,
-    Ranking,
-    Turn,
+from feedback.imports.preparing import (
+    CANDIDATES,
+    COMPARISONS,
+    DIALOGUES,
+    ENTRIES,
+    GROUPS,
+    PROMPTS,
+    RANKINGS,
+    TURNS,
+    Chunk,
+    Spool,
 )
-from feedback.prompts import content_hash, fingerprint, split_of
-
-AT_ONCE = 500  # dialogues in memory
+from feedback.models import Import, Project, Prompt, PromptGroup
 
 
-def write_dialogues(source: Import, dialogues: Iterable[ImportedDialogue]) -> None:
-    """Store dialogues with all that belongs to them; call it inside the transaction of the whole import."""
-    waiting = iter(dialogues)
-    while chunk := list(islice(waiting, AT_ONCE)):
+def write(source: Import, spool: Spool) -> None:
+    """Store what was prepared; call it inside the transaction of the whole import."""
+    for chunk in spool:
         _write_chunk(source, chunk)
 
 
-def _write_chunk(source: Import, records: list[ImportedDialogue]) -> None:
-    openings = [record.opening() for record in records]
-    prompts = add_openings(source.project, [opening for opening in openings if opening], source=source.format)
-    now = timezone.now()
-    dialogues = Dialogue.objects.bulk_create(
-        Dialogue(
-            project=source.project,
-            kind=Dialogue.Kind.IMPORTED,
-            prompt=prompts[content_hash(opening)] if opening else None,
-            source_import=source,
-            source_key=record.key,
-            source=record.source,
-            ended_at=now,
-            end_reason="imported",
-        )
-        for record, opening in zip(records, openings, strict=True)
+def _write_chunk(source: Import, chunk: Chunk) -> None:
+    now = connection.ops.adapt_datetimefield_value(timezone.now())
+    prompts = add_openings(source.project, chunk["openings"], now)
+    dialogues = DIALOGUES.insert(
+        (source.project_id, source.pk, prompts[opening] if opening else None, now, now, *row)
+        for opening, row in chunk["dialogues"]
     )
-    pairs = list(zip(records, dialogues, strict=True))
-    Turn.objects.bulk_create(
-        Turn(dialogue=dialogue, position=position, role=turn["role"], content=turn["content"])
-        for record, dialogue in pairs
-        for position, turn in enumerate(record.turns)
+    TURNS.insert((dialogues[place], now, *row) for place, row in chunk["turns"])
+    comparisons = COMPARISONS.insert((dialogues[place], now, *row) for place, row, _ in chunk["comparisons"])
+    rankings = RANKINGS.insert(
+        (comparison, source.pk, now, *row)
+        for comparison, (_, _, row) in zip(comparisons, chunk["comparisons"], strict=True)
     )
-    _write_candidates(source, pairs)
-
-
-def _write_candidates(source: Import, pairs: list[tuple[ImportedDialogue, Dialogue]]) -> None:
-    compared = [(record, dialogue) for record, dialogue in pairs if record.has_comparison]
-    comparisons = Comparison.objects.bulk_create(
-        Comparison(dialogue=dialogue, after_position=_last_position(record), source_key=record.key)
-        for record, dialogue in compared
+    candidates = CANDIDATES.insert(
+        (dialogues[place], None if compared is None else comparisons[compared], now, *row)
+        for place, compared, row in chunk["candidates"]
     )
-    of_dialogue = {comparison.dialogue_id: comparison for comparison in comparisons}
-    known = [candidate for record, _ in pairs for candidate in record.candidates]
-    candidates = Candidate.objects.bulk_create(
-        Candidate(
-            dialogue=dialogue,
-            after_position=_last_position(record),
-            comparison=of_dialogue[dialogue.pk] if candidate.is_compared else None,
-            index=index,
-            turns=candidate.turns,
-            is_empty=candidate.is_empty,
-            source=candidate.source,
-        )
-        for record, dialogue in pairs
-        for index, candidate in enumerate(record.candidates)
-    )
-    rankings = Ranking.objects.bulk_create(
-        Ranking(comparison=comparison, source_import=source, annotator_key=source.format) for comparison in comparisons
-    )
-    of_comparison = {ranking.comparison_id: ranking for ranking in rankings}
-    RankEntry.objects.bulk_create(
-        RankEntry(ranking=of_comparison[row.comparison_id], candidate=row, rank=candidate.rank)
-        for candidate, row in zip(known, candidates, strict=True)
-        if row.comparison_id is not None and candidate.rank is not None
-    )
+    ENTRIES.insert((rankings[compared], candidates[place], *row) for compared, place, row in chunk["entries"])
 
 
-def _last_position(record: ImportedDialogue) -> int:
-    """Position of the turn the candidates answer; 0 where they share no turn at all."""
-    return max(len(record.turns) - 1, 0)
-
-
-def add_openings(project: Project, openings: list[Messages], *, source: str) -> dict[str, Prompt]:
-    """{content hash: prompt} for openings, each stored once and put into groups as `prompts.add_prompt` does.
-
-    They are not offered to annotators: what a stranger's file holds is looked at first.
-    """
-    wanted = {content_hash(opening): opening for opening in openings}
-    missing = {key: opening for key, opening in wanted.items() if key not in _stored(project, wanted)}
+def add_openings(project: Project, openings: dict[str, Any], now: Any) -> dict[str, int]:
+    """{content hash: prompt id} for openings, each stored once and put into groups as `prompts.add_prompt` does."""
+    stored = _stored(project, openings)
+    missing = {exact: rows for exact, rows in openings.items() if exact not in stored}
     if missing:
-        prints = {key: fingerprint(opening) for key, opening in missing.items()}
-        homes = _groups(project, sorted(set(prints.values())))
-        Prompt.objects.bulk_create(
-            [
-                Prompt(
-                    project=project,
-                    group=homes[prints[key]],
-                    messages=opening,
-                    fingerprint=prints[key],
-                    content_hash=key,
-                    source=source,
-                    is_active=False,
-                )
-                for key, opening in missing.items()
-            ],
+        groups = _groups(project, {mark: group for mark, group, _ in missing.values()})
+        PROMPTS.insert(
+            ((project.pk, groups[mark], now, *prompt) for mark, _, prompt in missing.values()),
             ignore_conflicts=True,  # somebody else may store the same opening at the same moment
         )
-    return _stored(project, wanted)
+        stored |= _stored(project, missing)
+    return stored
 
 
-def _stored(project: Project, keys: Iterable[str]) -> dict[str, Prompt]:
-    return {prompt.content_hash: prompt for prompt in Prompt.objects.filter(project=project, content_hash__in=keys)}
+def _stored(project: Project, keys: Iterable[str]) -> dict[str, int]:
+    known = Prompt.objects.filter(project=project, content_hash__in=list(keys))
+    return dict(known.values_list("content_hash", "pk"))
 
 
-def _groups(project: Project, prints: list[str]) -> dict[str, PromptGroup]:
-    """{fingerprint: group}: that of a prompt with the same opening, else one named by the fingerprint."""
-    twins = Prompt.objects.filter(project=project, fingerprint__in=prints).select_related("group")
-    homes = {twin.fingerprint: twin.group for twin in twins}
-    lone = [mark for mark in prints if mark not in homes]
-    PromptGroup.objects.bulk_create(
-        [PromptGroup(project=project, key=mark, split=split_of(mark)) for mark in lone], ignore_conflicts=True
-    )
-    return homes | {group.key: group for group in PromptGroup.objects.filter(project=project, key__in=lone)}
+def _groups(project: Project, groups: dict[str, list[Any]]) -> dict[str, int]:
+    """{fingerprint: group id}: that of a prompt with the same opening, else one named by the fingerprint."""
+    twins = Prompt.objects.filter(project=project, fingerprint__in=list(groups))
+    homes = dict(twins.values_list("fingerprint", "group"))
+    lone = [mark for mark in sorted(groups) if mark not in homes]
+    GROUPS.insert(((project.pk, *groups[mark]) for mark in lone), ignore_conflicts=True)
+    return homes | dict(PromptGroup.objects.filter(project=project, key__in=lone).values_list("key", "pk"))

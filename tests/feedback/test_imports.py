@@ -5,22 +5,32 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import os
 import random
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.apps import apps
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
+from config import heartbeats
 from feedback.errors import ImportRefused
-from feedback.imports import taking_in
+from feedback.imports import preparing, taking_in
 from feedback.imports.hh_rlhf import read_pair
+from feedback.imports.preparing import prepare
 from feedback.imports.reading import Malformed, Problems, parse_object
+from feedback.imports.records import ImportedDialogue
 from feedback.imports.taking_in import import_files, inspect
-from feedback.models import AuditEntry, Comparison, Import, Project, Prompt, Ranking
+from feedback.management.commands import import_feedback
+from feedback.models import AuditEntry, Candidate, Comparison, Import, Project, Prompt, RankEntry, Ranking, Turn
 from feedback.prompts import add_prompt
 from tests import make
 from tests.feedback.sources import OURS, read_lines
@@ -165,6 +175,106 @@ def test_a_file_that_changes_between_the_two_readings_is_refused(tmp_path, monke
     with pytest.raises(ImportRefused, match="changed while it was read"):
         import_files([path], file_format="hh-rlhf", slug="taken-in")
     assert row_counts() == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nobody_waits_while_files_are_read(monkeypatch):
+    read = taking_in.FORMATS["hh-rlhf"]
+    held = []
+
+    def watched(*args: Any) -> Iterator[ImportedDialogue]:
+        for record in read(*args):
+            held.append(connection.in_atomic_block)
+            yield record
+
+    monkeypatch.setitem(taking_in.FORMATS, "hh-rlhf", watched)
+    run(PAIRS)
+    assert held == [False] * 2 * 13
+
+
+def test_what_is_written_is_written_many_rows_at_a_time(tmp_path):
+    path = written(tmp_path, *(pair(f"Question {n}") for n in range(1000)))
+    with CaptureQueriesContext(connection) as asked:
+        run(path)
+    assert (Comparison.objects.count(), Prompt.objects.count(), RankEntry.objects.count()) == (1000, 1000, 2000)
+    assert len(asked) < 300
+
+
+def test_openings_and_rows_of_many_chunks_are_those_of_one(tmp_path, monkeypatch):
+    def rows(slug: str) -> list[Any]:
+        run(path, slug=slug)
+        rankings = Ranking.objects.filter(comparison__dialogue__project__slug=slug).order_by("pk")
+        return [
+            (
+                one.comparison.source_key,
+                one.comparison.dialogue.messages(),
+                one.comparison.dialogue.prompt.messages,
+                [(reply.turns, reply.source, one.ranks()[reply.pk]) for reply in one.comparison.candidates.all()],
+            )
+            for one in rankings
+        ]
+
+    path = written(tmp_path, *(pair(f"Question {n % 7}", rejected=f"No {n}.") for n in range(20)))
+    whole = rows("whole")
+    assert (len(whole), whole[8][0], whole[8][1][0]["content"]) == (20, "line 9", "Question 1")
+    monkeypatch.setattr(preparing, "MOST_DIALOGUES", 3)
+    assert rows("threes") == whole
+    monkeypatch.setattr(preparing, "MOST_CHARACTERS", 1)
+    assert rows("ones") == whole
+    assert Prompt.objects.count() == 3 * 7
+
+
+def test_memory_holds_as_many_dialogues_as_their_text_allows(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(preparing, "MOST_CHARACTERS", 100)
+    monkeypatch.setattr(preparing, "rows_of", lambda records, file_format: sizes.append(len(records)))
+    with closing(preparing.Spool()) as spool:
+        turns = [{"role": "user", "content": "x" * 40}]
+        prepare((ImportedDialogue(str(n), turns) for n in range(7)), file_format="hh-rlhf", spool=spool)
+    assert sizes == [3, 3, 1]
+
+
+@pytest.fixture
+def long_to_write(monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path) -> None:
+    """Any file takes longer to write than people may wait; the signs of life lie in a folder of their own."""
+    settings.DATA_DIR = tmp_path
+    monkeypatch.setattr(import_feedback, "LONGEST_WAIT", 0)
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="on PostgreSQL nobody waits")
+@pytest.mark.usefixtures("long_to_write")
+def test_a_file_that_takes_long_is_refused_while_nestbox_runs_on_sqlite():
+    heartbeats.touch("beat")
+    before = row_counts()
+    with pytest.raises(CommandError, match="nobody can save anything while this is written.*Stop Nestbox first"):
+        run(PAIRS)
+    assert row_counts() == before
+    assert "13 comparisons" in run(PAIRS, dry_run=True)
+    assert "13 comparisons" in run(PAIRS, anyway=True)
+
+
+@pytest.mark.usefixtures("long_to_write")
+def test_a_file_that_takes_long_is_taken_when_nestbox_is_stopped():
+    heartbeats.touch("beat")
+    os.utime(heartbeats.folder() / "beat", (0, 0))
+    assert "13 comparisons" in run(PAIRS)
+
+
+@pytest.mark.usefixtures("long_to_write")
+def test_on_postgresql_a_file_is_taken_while_nestbox_runs(monkeypatch):
+    heartbeats.touch("beat")
+    monkeypatch.setattr(import_feedback, "connection", SimpleNamespace(vendor="postgresql"))
+    assert "13 comparisons" in run(PAIRS)
+
+
+def test_the_rows_a_file_becomes_are_told_before_they_are_written():
+    before = sum(row_counts().values())
+    (report,) = import_files([PAIRS], file_format="hh-rlhf", slug="taken-in")
+    project_import_and_their_audit_entries, openings_alike = 4, 2  # two in the file share the group of another
+    written_rows = sum(row_counts().values()) - before - project_import_and_their_audit_entries
+    assert 0 <= report.rows - written_rows <= openings_alike
+    texts = [*Turn.objects.values("content"), *(turn for one in Candidate.objects.all() for turn in one.turns)]
+    assert report.characters == sum(len(text["content"]) for text in texts)
 
 
 def test_a_rehearsal_takes_nothing_in():
@@ -364,6 +474,19 @@ def test_reading_takes_time_in_proportion_to_the_file(tmp_path):
 
     seconds(200)
     assert seconds(8000) < 4 * 2.5 * seconds(2000)  # two doublings
+
+
+def test_a_twin_among_many_fields_is_found_in_proportion_to_their_number():
+    def seconds(count: int) -> float:
+        names = [*(f"name {n}" for n in range(count)), f"name {count - 1}"]
+        raw = ("{" + ", ".join(f'"{name}": 0' for name in names) + "}").encode()
+        began = time.process_time()
+        with pytest.raises(Malformed, match=f"field 'name {count - 1}' stands there twice"):
+            parse_object(raw)
+        return time.process_time() - began
+
+    seconds(1000)
+    assert seconds(16_000) < 4 * 2.5 * max(seconds(4_000), 0.05)
 
 
 def test_long_hostile_transcripts_are_read_in_proportion_to_their_length():

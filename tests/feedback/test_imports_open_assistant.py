@@ -8,9 +8,11 @@ import re
 import pytest
 
 from feedback.errors import ImportRefused
+from feedback.imports import open_assistant
+from feedback.imports.reading import Malformed
 from feedback.imports.taking_in import import_files, inspect
 from feedback.invariants import violations
-from feedback.models import Candidate, Comparison, Dialogue, Import
+from feedback.models import Candidate, Comparison, Dialogue, Import, Turn
 from tests.feedback.sources import ORIGINALS, OURS, flat, needs_originals, open_assistant_trees, read_lines
 
 TREES = OURS / "open_assistant_trees.jsonl"
@@ -136,11 +138,15 @@ def message(name: str, parent: str | None = None, **fields) -> dict:
     return {"message_id": name, "parent_id": parent, "text": f"I am {name}", "role": role} | fields
 
 
-def refusal(tmp_path, lines: list[dict]) -> str:
-    path = tmp_path / "broken.jsonl"
+def written(tmp_path, lines: list[dict]):
+    path = tmp_path / "lines.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def refusal(tmp_path, lines: list[dict]) -> str:
     with pytest.raises(ImportRefused) as caught:
-        inspect(path, "open-assistant")
+        inspect(written(tmp_path, lines), "open-assistant")
     return caught.value.message
 
 
@@ -179,12 +185,66 @@ def nested(depth: int) -> dict:
             [message("a"), message("b"), message("c", "a", message_tree_id="a")],
             "line 3: tree 'a' goes on here. Sort the file",
         ),
+        ([message("a", message_tree_id="t" * 201)], "line 1: field message_tree_id should have at most 200"),
         ([nested(201)], "line 1: the tree is more than 200 messages deep"),
         ([message("m0"), *(message(f"m{i}", f"m{i - 1}") for i in range(1, 202))], "line 201: the tree is more than"),
     ],
 )
 def test_a_tree_that_does_not_hold_together_is_named(tmp_path, lines, told):
     assert told in refusal(tmp_path, lines)
+
+
+TWO_REPLIES = [message("a"), message("b", "a"), message("c", "a")]
+
+
+def as_tree(lines: list[dict]) -> dict:
+    """A first message with all others as its replies."""
+    return {"prompt": lines[0] | {"replies": lines[1:]}}
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"), [(TWO_REPLIES, "line 3: the tree has"), ([as_tree(TWO_REPLIES)], "line 1: the tree has")]
+)
+def test_a_tree_of_very_many_messages_is_refused(tmp_path, monkeypatch, lines, told):
+    monkeypatch.setattr(open_assistant, "MOST_MESSAGES", 3)
+    assert take_in(written(tmp_path, lines)).counts["candidates"] == 2
+    monkeypatch.setattr(open_assistant, "MOST_MESSAGES", 2)
+    assert f"{told} more than 2 messages. Is something repeated in it?" in refusal(tmp_path, lines)
+
+
+def test_the_lines_of_a_tree_are_gathered_up_to_what_one_line_may_have(tmp_path, monkeypatch):
+    path = written(tmp_path, TWO_REPLIES)
+    monkeypatch.setattr(open_assistant, "MOST_BYTES", path.stat().st_size)
+    assert take_in(path).counts["candidates"] == 2
+    monkeypatch.setattr(open_assistant, "MOST_BYTES", path.stat().st_size - 1)
+    assert "line 3: the lines of this tree have more than" in refusal(tmp_path, TWO_REPLIES)
+
+
+def test_a_tree_too_large_is_told_once_forgotten_and_the_next_one_read(monkeypatch):
+    monkeypatch.setattr(open_assistant, "MOST_MESSAGES", 3)
+    trees, faults, most = open_assistant.FlatTrees(), [], 0
+    lines = [message("a"), *(message(f"r{n}", "a") for n in range(50)), message("z"), message("y", "z")]
+    for number, line in enumerate(lines, start=1):
+        try:
+            assert list(trees.take(number, line, 100)) == []
+        except Malformed:
+            faults.append(number)
+        most = max(most, len(trees.messages))
+    (last,) = trees.finish()
+    assert (faults, most, last.root.message_id, len(last.root.replies)) == ([4], 3, "z", 1)
+
+
+def test_a_long_text_below_which_much_was_said_is_refused_before_it_is_repeated(tmp_path, monkeypatch):
+    lines = [message("a", text="x" * 1000)]
+    for n in range(10):
+        lines += [message(f"b{n}", "a", text="y"), message(f"c{n}", f"b{n}", role="prompter", text="z" * 5000)]
+    assert take_in(written(tmp_path, lines)).counts["dialogues"] == 11
+    assert sum(len(turn.content) for turn in Turn.objects.all()) == 1000 + 10 * 1001
+    monkeypatch.setattr(open_assistant, "MOST_WRITTEN", 1000 + 10 * 1001)
+    assert inspect(written(tmp_path, lines), "open-assistant").counts["dialogues"] == 11
+    monkeypatch.setattr(open_assistant, "MOST_WRITTEN", 1000 + 10 * 1001 - 1)
+    told = refusal(tmp_path, lines)
+    assert "line 1: the tree's dialogues would have 11,010 characters, as each repeats all before it; 11,009" in told
 
 
 def test_a_fault_is_told_once_and_the_lines_after_it_are_still_read(tmp_path):

@@ -1,0 +1,127 @@
+"""Imported dialogues made ready to be written, on disk: what takes time is done before the database is held."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from django.conf import settings
+
+from feedback.imports.records import ImportedDialogue
+from feedback.imports.tables import Table
+from feedback.models import Candidate, Comparison, Dialogue, Prompt, PromptGroup, RankEntry, Ranking, Turn
+from feedback.prompts import content_hash, fingerprint, split_of
+
+MOST_DIALOGUES = 500  # of one chunk
+MOST_CHARACTERS = 8 * 1024 * 1024  # of one chunk, unless a single dialogue has more
+
+GROUPS = Table(PromptGroup, "project")
+PROMPTS = Table(Prompt, "project", "group", "created_at")
+DIALOGUES = Table(Dialogue, "project", "source_import", "prompt", "created_at", "ended_at")
+TURNS = Table(Turn, "dialogue", "created_at")
+COMPARISONS = Table(Comparison, "dialogue", "created_at")
+CANDIDATES = Table(Candidate, "dialogue", "comparison", "created_at")
+RANKINGS = Table(Ranking, "comparison", "source_import", "created_at")
+ENTRIES = Table(RankEntry, "ranking", "candidate")
+
+Chunk = dict[str, Any]
+
+
+class Spool:
+    """Chunks of rows in a file without a name beside the database; memory holds one of them."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile("w+", encoding="ascii", dir=settings.DATA_DIR)  # noqa: SIM115
+
+    def add(self, chunk: Chunk) -> None:
+        self._file.write(json.dumps(chunk) + "\n")
+
+    def __iter__(self) -> Iterator[Chunk]:
+        self._file.seek(0)
+        yield from map(json.loads, self._file)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def prepare(dialogues: Iterable[ImportedDialogue], *, file_format: str, spool: Spool) -> None:
+    """Put the rows of dialogues, and of all that belongs to them, into the spool; writes nothing to the database."""
+    for records in _chunks(dialogues):
+        spool.add(rows_of(records, file_format))
+
+
+def _chunks(dialogues: Iterable[ImportedDialogue]) -> Iterator[list[ImportedDialogue]]:
+    chunk: list[ImportedDialogue] = []
+    characters = 0
+    for record in dialogues:
+        chunk.append(record)
+        characters += record.characters
+        if len(chunk) >= MOST_DIALOGUES or characters >= MOST_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def rows_of(records: list[ImportedDialogue], file_format: str) -> Chunk:
+    """The rows of some dialogues as far as they are known before writing; they point to each other by their places.
+
+    openings     {content hash: [fingerprint, group, prompt]}
+    dialogues    [content hash of the opening or None, dialogue]
+    turns        [place of the dialogue, turn]
+    comparisons  [place of the dialogue, comparison, ranking]
+    candidates   [place of the dialogue, place of the comparison or None, candidate]
+    entries      [place of the comparison, place of the candidate, entry]
+    """
+    chunk: Chunk = {"openings": {}, "dialogues": [], "turns": [], "comparisons": [], "candidates": [], "entries": []}
+    for place, record in enumerate(records):
+        chunk["dialogues"].append([_add_opening(chunk, record, file_format), _dialogue(record)])
+        chunk["turns"] += [
+            [place, TURNS.early_values(position=position, role=turn["role"], content=turn["content"])]
+            for position, turn in enumerate(record.turns)
+        ]
+        _add_candidates(chunk, place, record, file_format)
+    return chunk
+
+
+def _add_opening(chunk: Chunk, record: ImportedDialogue, file_format: str) -> str | None:
+    """The content hash of a dialogue's opening. Whoever imports looks at it first: it is not offered to annotators."""
+    opening = record.opening()
+    if not opening:
+        return None
+    exact = content_hash(opening)
+    if exact not in chunk["openings"]:
+        mark = fingerprint(opening)
+        group = GROUPS.early_values(key=mark, split=split_of(mark))
+        prompt = PROMPTS.early_values(
+            messages=opening, fingerprint=mark, content_hash=exact, source=file_format, is_active=False
+        )
+        chunk["openings"][exact] = [mark, group, prompt]
+    return exact
+
+
+def _dialogue(record: ImportedDialogue) -> list[Any]:
+    return DIALOGUES.early_values(
+        kind=Dialogue.Kind.IMPORTED, source_key=record.key, source=record.source, end_reason="imported"
+    )
+
+
+def _add_candidates(chunk: Chunk, place: int, record: ImportedDialogue, file_format: str) -> None:
+    last = max(len(record.turns) - 1, 0)  # the turn the candidates answer; 0 where they share no turn at all
+    compared = len(chunk["comparisons"])
+    if record.has_comparison:
+        comparison = COMPARISONS.early_values(after_position=last, source_key=record.key)
+        chunk["comparisons"].append([place, comparison, RANKINGS.early_values(annotator_key=file_format)])
+    for index, candidate in enumerate(record.candidates):
+        if candidate.is_compared and candidate.rank is not None:
+            chunk["entries"].append([compared, len(chunk["candidates"]), ENTRIES.early_values(rank=candidate.rank)])
+        row = CANDIDATES.early_values(
+            after_position=last,
+            index=index,
+            turns=candidate.turns,
+            is_empty=candidate.is_empty,
+            source=candidate.source,
+        )
+        chunk["candidates"].append([place, compared if candidate.is_compared else None, row])
