@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 
 Z_95 = 1.959963984540054
@@ -12,10 +12,14 @@ Z_95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Share:
-    """A share of a count, with its 95 % Wilson interval; hits may hold halves, for what is half right."""
+    """A share of a count, with its 95 % Wilson interval; hits may hold halves, for what is half right.
+
+    effective  how many independent ones the total is worth for the interval; all of them when left out
+    """
 
     hits: float
     total: int
+    effective: float | None = field(default=None, compare=False)
 
     @property
     def value(self) -> float | None:
@@ -23,7 +27,33 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        return wilson_interval(self.hits, self.total) if self.total else None
+        if not self.total:
+            return None
+        worth = self.total if self.effective is None else self.effective
+        return wilson_interval(self.hits / self.total * worth, worth)
+
+
+def clustered_share(groups: Iterable[Sequence[float]]) -> Share:
+    """The share of credits (0 to 1) that came in groups, such as the pairs of a ranking, which rise and fall together.
+
+    The interval is that of as many independent credits as would vary as these groups do: Wilson's with the design
+    effect of a ratio estimated over groups. Between "every credit is its own" and "a group says one thing".
+    Source  Rao and Scott 1992, Biometrics 48, 577-585; Kish 1965, Survey Sampling
+    """
+    counted = [(math.fsum(group), len(group)) for group in groups if len(group)]
+    total = sum(size for _, size in counted)
+    if not total:
+        return Share(0.0, 0)
+    hits = math.fsum(credit for credit, _ in counted)
+    share = hits / total
+    fewest = total**2 / sum(size**2 for _, size in counted)
+    variance = share * (1 - share) / total
+    effective = fewest
+    if len(counted) > 1 and variance > 0:
+        between = math.fsum((credit - share * size) ** 2 for credit, size in counted) / total**2
+        between *= len(counted) / (len(counted) - 1)
+        effective = total * variance / between if between > 0 else total
+    return Share(hits, total, min(max(effective, fewest), total))
 
 
 def wilson_interval(hits: float, total: float, z: float = Z_95) -> tuple[float, float]:
@@ -47,15 +77,18 @@ def pair_agreement(answers: Iterable[Iterable[Mapping[int, int]]]) -> Share:
     answers  per comparison, the ranks {candidate: rank} of each annotator
     Source   Ouyang et al. 2022, arXiv:2203.02155, section 3.4 (there as a mean over labelers)
     """
-    same = total = 0
-    for rankings in answers:
-        for one, other in combinations(list(rankings), 2):
-            for a, b in combinations(sorted(set(one) & set(other)), 2):
-                first, second = one[a] - one[b], other[a] - other[b]
-                if first and second:
-                    total += 1
-                    same += (first > 0) == (second > 0)
-    return Share(same, total)
+    return clustered_share(_same_orders(list(rankings)) for rankings in answers)
+
+
+def _same_orders(rankings: Sequence[Mapping[int, int]]) -> list[float]:
+    """1 for each pair of one comparison that two annotators put in the same order, 0 for the others."""
+    found = []
+    for one, other in combinations(rankings, 2):
+        for a, b in combinations(sorted(set(one) & set(other)), 2):
+            first, second = one[a] - one[b], other[a] - other[b]
+            if first and second:
+                found.append(float((first > 0) == (second > 0)))
+    return found
 
 
 def noise_ceiling(agreement: float) -> float | None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.agreement import Share, noise_ceiling, pair_agreement, wilson_interval
+from feedback.agreement import Share, clustered_share, noise_ceiling, pair_agreement, wilson_interval
 
 ranks = st.dictionaries(st.integers(0, 5), st.integers(1, 4), max_size=5)
 
@@ -148,3 +148,52 @@ def test_two_who_are_that_often_right_agree_that_often(agreement: float) -> None
     right = noise_ceiling(agreement)
     assert right is not None and 0.5 <= right <= 1
     assert right**2 + (1 - right) ** 2 == pytest.approx(agreement)
+
+
+# Pairs of one ranking are no independent evidence
+
+
+def test_credits_that_stand_alone_are_worth_themselves():
+    share = clustered_share([[1.0]] * 7 + [[0.0]] * 3)
+    assert (share.hits, share.total, share.effective) == (7, 10, 10)
+    assert share.interval == Share(7, 10).interval
+
+
+def test_groups_that_say_one_thing_are_worth_one_each():
+    share = clustered_share([[1.0] * 6] * 7 + [[0.0] * 6] * 3)
+    assert (share.hits, share.total) == (42, 60)
+    assert share.effective == 10
+    assert share.interval == Share(7, 10).interval
+
+
+def test_groups_between_are_worth_something_between():
+    # shares 1, 1/2, 1/2, 0 of two credits each: p = 1/2, variance between (1 + 0 + 0 + 1) / 64 · 4/3 = 1/24 against
+    # 1/4 / 8 = 1/32 if they were independent; 8 · 24/32 = 6
+    share = clustered_share([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    assert share.effective == pytest.approx(6)
+
+
+def test_what_nothing_varies_in_is_worth_its_groups_and_never_more_than_its_credits():
+    assert clustered_share([[1.0, 1.0], [1.0, 1.0]]).effective == 2
+    assert clustered_share([[1.0, 0.0], [0.0, 1.0]]).effective == 4  # groups that vary less than chance would
+    assert clustered_share([[1.0, 0.0, 1.0]]).effective == 1
+    assert clustered_share([[], [1.0]]).total == 1
+    assert clustered_share([]) == Share(0.0, 0)
+    assert clustered_share([[]]).interval is None
+
+
+@pytest.mark.parametrize("k", [2, 4, 9])
+def test_the_interval_holds_what_it_says_though_skill_differs_from_ranking_to_ranking(k):
+    dice, pairs, held = random.Random(k), k * (k - 1) // 2, 0
+    for _ in range(400):
+        skills = [dice.betavariate(3.5, 1.5) for _ in range(60)]  # 0.7 on average
+        share = clustered_share([[float(dice.random() < skill) for _ in range(pairs)] for skill in skills])
+        low, high = share.interval
+        held += low <= 0.7 <= high
+    assert 0.92 <= held / 400 <= 0.98
+
+
+def test_agreement_takes_the_pairs_of_one_comparison_together():
+    same, other = {1: 1, 2: 2, 3: 3, 4: 4}, {1: 4, 2: 3, 3: 2, 4: 1}
+    share = pair_agreement([[same, same]] * 7 + [[same, other]] * 3)
+    assert (share.hits, share.total, share.effective) == (42, 60, 10)
