@@ -6,6 +6,7 @@ of others. A project's policy changes by promotion alone.
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 from django import forms
@@ -43,6 +44,13 @@ admin.site.site_title = "Nestbox"
 admin.site.index_title = "Everything else"
 
 
+class OwnProjects(admin.RelatedFieldListFilter):
+    """A filter by project that names none but those one manages."""
+
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
+        return [(project.pk, str(project)) for project in Project.objects.managed_by(request.user).order_by("name")]
+
+
 class KeptAdmin(admin.ModelAdmin):
     """Rows that are never deleted here, and seen only in projects one manages."""
 
@@ -57,9 +65,19 @@ class KeptAdmin(admin.ModelAdmin):
         mine = Project.objects.managed_by(request.user).values("pk")
         return rows.filter(**{f"{self.project_path}__in": mine})
 
+    def get_list_filter(self, request: HttpRequest) -> list[Any]:
+        """Filters by project show one's own alone."""
+        filters: Any = super().get_list_filter(request)
+        return [
+            (one, OwnProjects) if isinstance(one, str) and one.split("__")[-1] == "project" else one for one in filters
+        ]
+
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        if db_field.name == "project" and not request.user.is_superuser:
-            kwargs["queryset"] = Project.objects.managed_by(request.user)
+        mine = Project.objects.managed_by(request.user)
+        if db_field.name == "project":
+            kwargs["queryset"] = mine
+        elif db_field.name == "parent":
+            kwargs["queryset"] = ModelVersion.objects.filter(project__in=mine.values("pk"))
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -132,8 +150,28 @@ class MembershipInline(admin.TabularInline):
     fields = ["user", "role", "is_active"]
 
 
+class ProjectForm(forms.ModelForm):
+    """A project's settings; what a reward model starts from lies in the project, unless a superuser says otherwise."""
+
+    by: User
+
+    def clean_hyperparameters(self) -> Any:
+        chosen = self.cleaned_data["hyperparameters"]
+        base, before = _base_in(chosen), _base_in(self.initial.get("hyperparameters"))
+        if base in (None, before) or self.by.is_superuser or is_own_location(str(base), self.instance):
+            return chosen
+        raise ValidationError(f"reward_model.base: {ELSEWHERE.format(slug=self.instance.slug or 'slug')}")
+
+
+def _base_in(hyperparameters: Any) -> Any:
+    """What a reward model starts from by these settings; None where they do not say, or are none."""
+    chosen = hyperparameters.get("reward_model") if isinstance(hyperparameters, dict) else None
+    return chosen.get("base") if isinstance(chosen, dict) else None
+
+
 @admin.register(Project)
 class ProjectAdmin(KeptAdmin):
+    form = ProjectForm
     list_display = ["name", "slug", "policy", "is_rehearsal", "members", "archived_at"]
     list_filter = ["is_rehearsal", ("archived_at", admin.EmptyFieldListFilter)]
     search_fields = ["name", "slug"]
@@ -166,6 +204,11 @@ class ProjectAdmin(KeptAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         rows = admin.ModelAdmin.get_queryset(self, request).select_related("policy")
         return rows.filter(pk__in=Project.objects.managed_by(request.user).values("pk"))
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form: Any = super().get_form(request, obj, change, **kwargs)
+        form.by = person(request)
+        return form
 
     def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> dict[str, Any]:
         return {} if obj else self.prepopulated_fields
@@ -301,8 +344,24 @@ def secure_by_default(db_field: Any, **kwargs: Any) -> Any:
     return db_field.formfield(**kwargs, **({"assume_scheme": "https"} if db_field.name == "endpoint" else {}))
 
 
+def is_own_location(location: str, project: Project) -> bool:
+    """True for what the project carries (starter:…) and for folders of this project below the data folder's models."""
+    parts = PurePosixPath(location).parts
+    if location.startswith("starter:"):
+        return True
+    return len(parts) > 1 and parts[0] == project.slug and ".." not in parts
+
+
+ELSEWHERE = "Name a folder of this project, such as {slug}/imported. Another place is named by a superuser."
+
+
 class ModelVersionForm(forms.ModelForm):
-    """A model that comes from outside: a folder of weights, or a server. Its number is the next of its kind."""
+    """A model that comes from outside: a folder of weights, or a server. Its number is the next of its kind.
+
+    Servers, their keys, and folders outside of the project's own are named by superusers alone.
+    """
+
+    by: User
 
     class Meta:
         model = ModelVersion
@@ -311,13 +370,28 @@ class ModelVersionForm(forms.ModelForm):
 
     def clean(self) -> dict[str, Any]:
         found = super().clean() or {}
-        if found.get("backend") == ModelVersion.Backend.OPENAI and not found.get("endpoint"):
+        is_server = found.get("backend") == ModelVersion.Backend.OPENAI
+        if is_server and "endpoint" in self.fields and not found.get("endpoint"):
             raise ValidationError({"endpoint": "A server needs its address, such as https://models.example.org/v1."})
         project, kind = found.get("project"), found.get("kind")
+        if not self.instance.pk:
+            self._check_reach(found, project)
         if project and kind and not self.instance.pk:
             newest = ModelVersion.objects.filter(project=project, kind=kind).aggregate(n=Max("number"))["n"]
             self.instance.number = (newest or 0) + 1
         return found
+
+    def _check_reach(self, found: dict[str, Any], project: Project | None) -> None:
+        """Nothing of another project, and for others than superusers nothing from elsewhere."""
+        parent = found.get("parent")
+        if parent and project and parent.project_id != project.pk:
+            self.add_error("parent", "A model's parent is of the same project.")
+        if self.by.is_superuser or project is None:
+            return
+        if found.get("backend") == ModelVersion.Backend.OPENAI:
+            self.add_error("backend", "Servers are registered by a superuser.")
+        elif not is_own_location(found.get("location") or "", project):
+            self.add_error("location", ELSEWHERE.format(slug=project.slug))
 
 
 @admin.register(ModelVersion)
@@ -328,14 +402,23 @@ class ModelVersionAdmin(KeptAdmin):
     form = ModelVersionForm
     fixed = ["project", "kind", "number", "backend", "location", "endpoint", "parent", "state", "content_hash"]
 
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form: Any = super().get_form(request, obj, change, **kwargs)
+        form.by = person(request)
+        return form
+
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
-            return [*ModelVersionForm.Meta.fields]
+            servers = set() if request.user.is_superuser else {"endpoint", "key_variable"}
+            return [name for name in ModelVersionForm.Meta.fields if name not in servers]
         return ["name", "key_variable", *self.fixed, "figures", "created_at"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """What made a reply must be found again, so an existing model keeps everything but its name and its key."""
-        return [*self.fixed, "figures", "created_at"] if obj else []
+        if obj is None:
+            return []
+        keys = [] if request.user.is_superuser else ["key_variable"]
+        return [*keys, *self.fixed, "figures", "created_at"]
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.name == "endpoint":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from uuid import uuid4
 
 import pytest
@@ -130,6 +131,17 @@ def test_a_change_of_settings_is_written_down(root, project):
 def test_settings_out_of_range_are_refused_beside_their_field(root, project):
     page = root.post(address(Project, "change", project.pk), settings_of(project, candidates_per_turn=10))
     assert "candidates_per_turn" in page.context["adminform"].form.errors
+
+
+@pytest.mark.parametrize("written", ['{"policy": []}', '{"policy": {"updates": "3"}}', '{"ppo": {}}', "[1]"])
+def test_settings_no_round_could_work_with_are_refused_beside_their_field(root, project, written):
+    page = root.post(address(Project, "change", project.pk), settings_of(project, hyperparameters=written))
+    assert "hyperparameters" in page.context["adminform"].form.errors
+    kept = '{"policy": {"updates": 3, "reward_model": 7}, "reward_model": {"base": "gpt2"}, "gate": {"prompts": 30}}'
+    answer = root.post(address(Project, "change", project.pk), settings_of(project, hyperparameters=kept))
+    assert answer.status_code == 302
+    project.refresh_from_db()
+    assert project.hyperparameters == json.loads(kept)
 
 
 def test_people_are_added_to_a_project_and_switched_off_but_never_taken_out(root, project):
@@ -284,6 +296,80 @@ def test_a_manager_who_is_staff_sees_their_own_projects_and_no_others(client, pr
         assert all(
             row_project(row) == project for row in client.get(address(model, "changelist")).context["cl"].result_list
         )
+
+
+@pytest.mark.parametrize("model", SHOWN, ids=lambda model: model._meta.model_name)
+def test_no_list_names_anothers_project_to_a_manager_who_is_staff(client, project, model):
+    make.make_project("orchard", name="Secret orchard")
+    make.make_member(make.make_project("greenhouse", name="Greenhouse"), "maria", "manager")
+    client.force_login(staff(project))
+    page = client.get(address(model, "changelist"))
+    assert page.status_code in (200, 403)
+    assert "Secret orchard" not in page.content.decode()
+    if "project" in [str(one) for one in admin.site._registry[model].list_filter]:
+        assert "Greenhouse" in page.content.decode()  # what they manage stays a choice
+
+
+def register(client: Client, project: Project, **fields: object):
+    given = {"project": project.pk, "kind": "policy", "name": "From outside", "backend": "transformers"}
+    return client.post(address(ModelVersion, "add"), given | fields)
+
+
+def refused(page) -> set[str]:
+    return set(page.context["adminform"].form.errors) if page.status_code == 200 else set()
+
+
+@pytest.mark.parametrize(
+    "location", ["", "/srv/models/secret", "orchard/policy-run-3", "plant-desk/../orchard/x", "plant-desk"]
+)
+def test_a_manager_registers_folders_of_their_own_project_and_no_others(client, project, location):
+    assert project.slug == "plant-desk"
+    client.force_login(staff(project))
+    assert refused(register(client, project, location=location)) == {"location"}
+    assert refused(register(client, project, location="plant-desk/imported")) == set()
+    assert ModelVersion.objects.filter(location="plant-desk/imported").exists()
+
+
+def test_a_manager_registers_no_server_and_sees_no_field_for_one(client, project):
+    client.force_login(staff(project))
+    page = client.get(address(ModelVersion, "add")).content.decode()
+    assert 'name="location"' in page
+    assert 'name="endpoint"' not in page
+    assert 'name="key_variable"' not in page
+    page = register(client, project, backend="openai", endpoint="https://models.example.org/v1")
+    assert "backend" in refused(page)
+    assert not ModelVersion.objects.filter(backend="openai").exists()
+    page = client.get(address(ModelVersion, "change", project.policy.pk)).content.decode()
+    assert 'name="key_variable"' not in page
+
+
+def test_a_models_parent_is_of_its_own_project(client, root, project):
+    other = make.make_project("orchard")
+    strange = make.make_model(other)
+    assert refused(register(root, project, location="/srv/models/x", parent=strange.pk)) == {"parent"}
+    client.force_login(staff(project))
+    assert f'value="{strange.pk}"' not in client.get(address(ModelVersion, "add")).content.decode()
+    assert "parent" in refused(register(client, project, location="plant-desk/x", parent=strange.pk))
+
+
+def test_what_reward_models_start_from_is_the_projects_own(client, project):
+    def changed(base: str):
+        form = client.get(address(Project, "change", project.pk)).context["adminform"].form
+        given = {name: form[name].value() for name in form.fields if form[name].value() is not None}
+        inline = {"memberships-TOTAL_FORMS": 0, "memberships-INITIAL_FORMS": 0}
+        chosen = {"hyperparameters": json.dumps({"reward_model": {"base": base}})}
+        return client.post(address(Project, "change", project.pk), given | inline | chosen)
+
+    client.force_login(staff(project))
+    assert refused(changed("/srv/models/secret")) == {"hyperparameters"}
+    assert refused(changed("orchard/preference-run-1")) == {"hyperparameters"}
+    assert refused(changed("plant-desk/encoder")) == set()
+    client.force_login(User.objects.create_superuser("root"))
+    assert refused(changed("/srv/models/encoder")) == set()
+    project.refresh_from_db()
+    assert project.hyperparameters == {"reward_model": {"base": "/srv/models/encoder"}}
+    client.force_login(User.objects.get(username="maria"))
+    assert refused(changed("/srv/models/encoder")) == set()  # what a superuser has set is not in the way
 
 
 def row_project(row) -> Project:
