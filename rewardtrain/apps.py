@@ -6,4 +6,4 @@ class RewardtrainConfig(AppConfig):
     verbose_name = "Learning"
 
     def ready(self) -> None:
-        from rewardtrain import invariants  # noqa: F401 - registers its checks
+        from rewardtrain import invariants, round_settings  # noqa: F401 - they register their checks

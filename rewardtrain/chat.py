@@ -7,9 +7,11 @@ encoded once for all replies to it. Turns are dictionaries with `role` and `cont
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -124,10 +126,49 @@ def _render_plainly(tokenizer: Tokenizer, turns: Sequence[Turn], reply_follows: 
 
 def _harmless(tokenizer: Tokenizer, content: str) -> str:
     """What somebody typed, without the spelling of special tokens, which would open or close turns."""
-    for token in tokenizer.all_special_tokens:
-        if token in content:
-            content = content.replace(token, "")
+    return _without(_specials_of(tokenizer), content)
+
+
+@dataclass(frozen=True)
+class _Specials:
+    """How a tokenizer's special tokens are spelled: a pattern that finds the longest, and its length."""
+
+    pattern: re.Pattern[str]
+    longest: int
+
+
+def _without(specials: _Specials, content: str) -> str:
+    """The text without any special token, nor any that taking one out puts together.
+
+    No token begins left of `start`. Taking one out at `place` can only put together one that reaches over `place`, so
+    the search goes on at most a token's length before it. Every step shortens the text, so it ends, and what is read
+    twice is a token's length for each token taken out.
+    """
+    start = 0
+    while (found := specials.pattern.search(content, start)) is not None:
+        place = found.start()
+        content = content[:place] + content[found.end() :]
+        start = max(0, place - specials.longest + 1)
     return content
+
+
+_KNOWN_SPECIALS: WeakKeyDictionary[Tokenizer, tuple[tuple[object, ...], _Specials]] = WeakKeyDictionary()
+
+
+def _specials_of(tokenizer: Tokenizer) -> _Specials:
+    """How the special tokens are spelled, those that have no name too; remembered until the tokenizer gets others."""
+    state = (len(tokenizer), *tokenizer.all_special_tokens)
+    known = _KNOWN_SPECIALS.get(tokenizer)
+    if known is None or known[0] != state:
+        known = _KNOWN_SPECIALS[tokenizer] = state, _read_specials(tokenizer)
+    return known[1]
+
+
+def _read_specials(tokenizer: Tokenizer) -> _Specials:
+    added = (str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special)
+    spelled = sorted({token for token in (*tokenizer.all_special_tokens, *added) if token}, key=len, reverse=True)
+    never = "(?!)"
+    return _Specials(re.compile("|".join(map(re.escape, spelled)) or never), longest=max(map(len, spelled), default=1))
 
 
 def _plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:

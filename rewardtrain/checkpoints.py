@@ -7,6 +7,7 @@ sha256 of every file, and only then renamed into place. Whoever reads meets the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -73,12 +74,26 @@ def save_checkpoint(folder: Path, files: Mapping[str, bytes] | Writer, *, replac
 
 def _write_files(folder: Path, files: Mapping[str, bytes] | Writer) -> None:
     if callable(files):
-        files(folder)
+        with _disk_errors():
+            files(folder)
         return
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Within it a full disk is an OSError, whichever library met it."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        if "os error" not in str(error).lower():
+            raise
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def _write_manifest(folder: Path) -> Manifest:
@@ -267,20 +282,21 @@ def _hash_of_hashes(hashes: Mapping[str, str]) -> str:
 
 # Model files are data
 
+ADAPTER_CONFIG = "adapter_config.json"
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".h5", ".keras"}
 CODE = {".py", ".pyc", ".pyo", ".pyd", ".so", ".dll", ".dylib", ".sh"}
 CODE_KEYS = {"auto_map", "custom_pipelines", "auto_mapping"}
 KERNEL_KEYS = {"attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation"}
 
 
-def check_model_folder(folder: Path, *, needs: tuple[str, ...] = ("config.json",)) -> Path:
+def check_model_folder(folder: Path, *, needs: tuple[str, ...] | None = None) -> Path:
     """`folder`, if it can be loaded as a model without running anything that came with it.
 
     Refused by name: pickles (under whatever name), Python and other code, links out of the folder, and JSON that
     asks for code: `auto_map` and its like at any depth, `trust_remote_code`, attention kernels from a hub,
     weights outside the folder.
 
-    needs   files that must be there
+    needs   files that must be there: a network's configuration when left out, or an adapter's where one lies there
     Raises  ModelRefused, naming the file and what to do
     """
     folder = Path(folder)
@@ -291,10 +307,40 @@ def check_model_folder(folder: Path, *, needs: tuple[str, ...] = ("config.json",
             raise ModelRefused(f"{path} is a link that leads out of the model's folder. Copy the file itself.")
         if path.is_file():
             _check_file(path)
-    for name in needs:
+    for name in (network_config(folder),) if needs is None else needs:
         if not (folder / name).is_file():
             raise ModelRefused(f"{folder / name} is missing, so this is no model folder in the Hugging Face format.")
     return folder
+
+
+def network_config(folder: Path) -> str:
+    """The file that describes what lies in a model folder: an adapter, or a whole network."""
+    return ADAPTER_CONFIG if (folder / ADAPTER_CONFIG).is_file() else "config.json"
+
+
+def base_of_adapter(folder: Path) -> Path:
+    """The folder of the base an adapter belongs to; relative ones start at the adapter's own folder.
+
+    Raises  ModelRefused when it is not there
+    """
+    named = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
+    base = (folder / named).resolve()
+    if not named or not base.is_dir():
+        raise ModelRefused(
+            f"{folder / ADAPTER_CONFIG} names the base {named!r}, which is no folder here. Put it there."
+        )
+    return base
+
+
+def model_folder_hash(folder: Path) -> str:
+    """sha256 over all a model is made of: its folder's files, and where they are an adapter, its base's as well.
+
+    Raises  CheckpointMissing if it is no folder; ModelRefused when an adapter's base is not there
+    """
+    own = folder_hash(folder)
+    if network_config(folder) != ADAPTER_CONFIG:
+        return own
+    return _hash_of_hashes({"adapter": own, "base": model_folder_hash(base_of_adapter(folder))})
 
 
 def _check_file(path: Path) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser, OutputWrapper
+from django.utils import timezone
 
 from feedback import snapshots
 from feedback.errors import FeedbackError
 from feedback.models import Project, QueuedWork, Snapshot
 from rewardtrain import runs
-from rewardtrain.errors import LearningError
+from rewardtrain.errors import CheckpointNotWritten, LearningError
 from rewardtrain.models import TrainingRun
 from rewardtrain.terminal import bar
 
@@ -65,11 +66,51 @@ def take_snapshot(project: Project) -> Snapshot:
         raise CommandError(err.message) from err
 
 
+def add_resume_argument(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--resume", type=int, metavar="RUN", help="go on with a run that was killed, stopped or failed, as it was begun"
+    )
+
+
+def run_to_resume(pk: int, project: Project, kind: str) -> TrainingRun:
+    """A run of that project and kind, put back so that this process can claim it. Raises CommandError with why not."""
+    run = TrainingRun.objects.filter(pk=pk, project=project, kind=kind).first()
+    if run is None:
+        raise CommandError(f"{project} has no run {pk} of that kind.")
+    if run.state == QueuedWork.State.RUNNING and run.lease_until and run.lease_until > timezone.now():
+        until = timezone.localtime(run.lease_until).strftime("%H:%M:%S")
+        raise CommandError(f"Run {pk} is held by another process. If that one is gone, it is free at {until}.")
+    if not run.checkpoint_step:
+        raise CommandError(f"Run {pk} saved no state to go on from. Start a new one.")
+    if run.state in runs.RESUMABLE:
+        runs.resume(run, ring=False)
+    elif run.state == QueuedWork.State.DONE:
+        raise CommandError(f"Run {pk} is done: it made {run.produced}.")
+    TrainingRun.objects.filter(pk=pk, state=QueuedWork.State.QUEUED).update(
+        due_at=timezone.now(), rung_at=timezone.now()
+    )
+    return run
+
+
+def work_or_cancel(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
+    """`work_here`; stopped by Ctrl-C the run is cancelled, and how to go on is said."""
+    try:
+        return work_here(run, out)
+    except KeyboardInterrupt:
+        cancel(run)
+        run.refresh_from_db()
+        if run.checkpoint_step:
+            out.write(f"Run {run.pk} was saved at step {run.checkpoint_step}. Go on with --resume {run.pk}.")
+        raise
+
+
 def work_here(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
     """Work on a run in this process, a bar in the terminal. Raises CommandError with the run's reason."""
     with bar(str(run.get_kind_display()), out) as on_progress:  # type: ignore[arg-type]
         try:
             worked = runs.work_on_run(run.pk, on_progress)
+        except CheckpointNotWritten as err:
+            raise CommandError(f"{err.message} Go on with --resume {run.pk}.") from err
         except REFUSALS as err:
             raise CommandError(getattr(err, "message", str(err))) from err
     run.refresh_from_db()
@@ -83,7 +124,7 @@ def work_here(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
 def cancel(run: TrainingRun) -> None:
     """Leave no row behind that a worker would take up after the command was stopped."""
     claimed = TrainingRun.objects.filter(pk=run.pk, state__in=["queued", "running"])
-    claimed.update(state=QueuedWork.State.CANCELLED, lease_token=None, lease_until=None)
+    claimed.update(state=QueuedWork.State.CANCELLED, lease_token=None, lease_until=None, finished_at=timezone.now())
 
 
 def write_json(path: str | None, content: dict[str, Any]) -> None:

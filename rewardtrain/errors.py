@@ -53,3 +53,15 @@ class CheckpointDamaged(CheckpointError):
 
 class CheckpointExists(CheckpointError):
     code = "checkpoint_exists"
+
+
+class CheckpointNotWritten(CheckpointError):
+    """The disk is full or fails. What was saved before is untouched, and the work can go on from there."""
+
+    code = "checkpoint_not_written"
+
+
+class WrongCheckpoint(CheckpointError):
+    """A state that another run saved, or this one with other settings or data."""
+
+    code = "wrong_checkpoint"

@@ -22,3 +22,14 @@ class ReasonForm(forms.Form):
         strip=True,
         error_messages={"required": "Say why in a sentence, so that the next reader can follow."},
     )
+
+
+class RollBackForm(ReasonForm):
+    """A reason, and what the page asked: back from which policy to which one."""
+
+    serving = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    previous = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+    @property
+    def asked(self) -> tuple[int | None, int | None]:
+        return self.cleaned_data["serving"], self.cleaned_data["previous"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewardtrain.hyperparameters import Settings
+from rewardtrain.student_t import t_quantile
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class GateSettings(Settings):
     """What a policy must keep to.
 
     prompts              validation prompts measured, one reply each of the old and the new policy
+    fewest_prompts       below so many a round is not begun; more than `prompts` are never asked for
     most_length_change   share by which the mean reply may grow or shrink
     most_kl_nats         mean over replies of the summed per-token difference to the old policy
     most_unfinished_rise points (0 to 1) by which the share of replies cut off before their end may rise
@@ -24,6 +26,7 @@ class GateSettings(Settings):
     """
 
     prompts: int = 160
+    fewest_prompts: int = 20
     most_length_change: float = 0.30
     most_kl_nats: float = 12.0
     most_unfinished_rise: float = 0.02
@@ -33,8 +36,9 @@ class GateSettings(Settings):
 
     def problems(self) -> list[str]:
         found = []
-        if self.prompts < 2:
-            found.append(f"Set prompts of the gate to at least 2 (it is {self.prompts}).")
+        for name in ("prompts", "fewest_prompts"):
+            if getattr(self, name) < 2:
+                found.append(f"Set {name} of the gate to at least 2 (it is {getattr(self, name)}).")
         for name in ("most_length_change", "most_kl_nats", "most_unfinished_rise", "shown_samples"):
             if getattr(self, name) < 0:
                 found.append(f"Set {name} of the gate to 0 or more (it is {getattr(self, name)}).")
@@ -42,6 +46,20 @@ class GateSettings(Settings):
             if not 0 <= getattr(self, name) < 1:
                 found.append(f"Set {name} of the gate to 0 or more and below 1 (it is {getattr(self, name)}).")
         return found
+
+    @property
+    def needed_prompts(self) -> int:
+        """How many validation prompts it takes to tell learning from luck."""
+        return min(self.prompts, self.fewest_prompts)
+
+    def problem_with(self, prompts: int) -> str:
+        """What to do where there are too few validation prompts; empty where there are enough."""
+        if prompts >= self.needed_prompts:
+            return ""
+        return (
+            f"The gate needs at least {self.needed_prompts} validation prompts; there are {prompts}. "
+            "Add some to the validation split, or set fewest_prompts of the gate lower."
+        )
 
 
 @dataclass(frozen=True)
@@ -68,10 +86,10 @@ class Sample:
 def gate_report(samples: Sequence[Sample], settings: GateSettings) -> dict[str, Any]:
     """The report a round keeps: a line per question, failed ones first, and the samples behind them.
 
-    Raises  ValueError when there is nothing to measure
+    Raises  ValueError when there is too little to measure
     """
-    if not samples:
-        raise ValueError("The gate has no prompts to measure: add prompts to the validation split.")
+    if problem := settings.problem_with(len(samples)):
+        raise ValueError(problem)
     lines = [
         _reward_line("reward", "Reward on held-out prompts", [s.after.score - s.before.score for s in samples]),
         *_second_line(samples),
@@ -95,9 +113,9 @@ def _line(key: str, name: str, found: str, wanted: str, passed: bool, value: flo
 
 
 def _reward_line(key: str, name: str, gains: Sequence[float]) -> dict[str, Any]:
-    """Passed when the mean gain is above 0 by more than its own uncertainty (95 %, one-sided)."""
+    """Passed when the mean gain is above 0 by more than its own uncertainty (95 %, one-sided, Student's t)."""
     gain, error = mean_and_error(gains)
-    spread = 1.645 * error
+    spread = t_quantile(0.95, len(gains) - 1) * error
     found = f"{gain:+.2f} ± {spread:.2f}"
     return _line(key, name, found, "above 0", math.isfinite(gain) and gain - spread > 0, gain)
 
@@ -158,10 +176,10 @@ def _shown(sample: Sample) -> dict[str, Any]:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and its standard error (0 for a single value)."""
+    """The mean and its standard error (infinite for a single value)."""
     mean = _mean(values)
     if len(values) < 2:
-        return mean, 0.0
+        return mean, math.inf
     variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
     return mean, math.sqrt(variance / len(values))
 

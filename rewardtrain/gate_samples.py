@@ -74,7 +74,8 @@ def _order(report: dict[str, Any], by: str) -> Callable[[dict[str, Any]], float]
     """What shows a line best comes first: the most added words for its length, the greatest loss for its reward."""
     if by == "length":
         shrank = any(
-            line["key"] == "length" and str(line.get("found", "")).startswith(("-", "−")) for line in report["lines"]
+            line["key"] == "length" and str(line.get("found", "")).startswith(("-", "−"))
+            for line in report.get("lines", [])
         )
         return lambda sample: _grown(sample) if shrank else -_grown(sample)
     return lambda sample: (sample.get("score_after") or 0.0) - (sample.get("score_before") or 0.0)

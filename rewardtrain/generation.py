@@ -21,6 +21,7 @@ from feedback.errors import FeedbackError, GenerationFailed
 from feedback.generation import complete_request, store_candidate
 from feedback.models import GenerationRequest, ModelVersion, Turn
 from rewardtrain.backends import Backend, Draw, FailedJob, GenerationJob, MadeReply, backend_for
+from rewardtrain.model_files import hold_to
 from rewardtrain.seeds import candidate_seed
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def _answer_group(version: ModelVersion, sampling: Mapping[str, Any], requests: 
     started = time.monotonic()
     unfinished = {request.pk: Unfinished.of(request) for request in requests}
     try:
-        _draw_until_finished(backend_for(version), sampling, list(unfinished.values()))
+        _draw_until_finished(backend_for(version), version, sampling, list(unfinished.values()))
     except Exception as err:  # noqa: BLE001 - the worker's outermost edge: the reason goes onto every row left over
         expected = isinstance(err, FeedbackError)
         logger.log(logging.WARNING if expected else logging.ERROR, "group failed model=%s", version.pk, exc_info=err)
@@ -89,12 +90,16 @@ def _said_by(err: Exception) -> str:
     return f"The replies could not be made: {type(err).__name__}: {err}"[:500]
 
 
-def _draw_until_finished(backend: Backend, sampling: Mapping[str, Any], unfinished: Sequence[Unfinished]) -> None:
+def _draw_until_finished(
+    backend: Backend, version: ModelVersion, sampling: Mapping[str, Any], unfinished: Sequence[Unfinished]
+) -> None:
     """Let the backend draw what is missing until every request is finished, lost or failed."""
     for each in unfinished:
         each.finish_if_complete()
     while waiting := {each.request.pk: each for each in unfinished if each.is_open}:
         for result in backend.generate([each.job() for each in waiting.values()], sampling):
+            if isinstance(result, MadeReply):
+                hold_to(version, result.model_hash)
             waiting[result.key].take(result)
         for each in waiting.values():
             each.settle()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
@@ -37,21 +38,64 @@ class Settings:
         """Plain values only, for JSON."""
         return asdict(self)  # type: ignore[call-overload]
 
+    def identity(self) -> dict[str, Any]:
+        """What the result depends on: everything but how often its state is saved."""
+        return {name: value for name, value in self.to_dict().items() if name != "checkpoint_seconds"}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Settings from what `to_dict` gave, validated; names left out keep their defaults."""
+        """Settings from what `to_dict` gave or somebody wrote, validated; names left out keep their defaults.
+
+        Raises  InvalidSettings for names nobody knows, values of another kind than the default, and what cannot work
+        """
+        if not isinstance(values, Mapping):
+            raise InvalidSettings([f"Write settings as names with values, not as {_shown(values)}."])
         known = {one.name: one for one in fields(cls)}  # type: ignore[arg-type]
         if unknown := sorted(set(values) - set(known)):
             raise InvalidSettings([f"There is no setting {', '.join(unknown)}; known are {', '.join(sorted(known))}."])
-        given = dict(values)
-        for name, nested in cls._nested().items():
-            if isinstance(given.get(name), Mapping):
-                given[name] = nested.from_dict(given[name])
+        given, nested = dict(values), cls._nested()
+        kinds = {name: nested.get(name) or type(known[name].default) for name in given}
+        if wrong := [problem for name in given for problem in wrong_kind(name, given[name], kinds[name])]:
+            raise InvalidSettings(wrong)
+        for name in nested.keys() & given.keys():
+            if isinstance(given[name], Mapping):
+                given[name] = nested[name].from_dict(given[name])
         return cls(**given).validate()
 
     @classmethod
     def _nested(cls) -> dict[str, type[Settings]]:
         return {}
+
+
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    tuple: "a list of names",
+}
+
+
+def wrong_kind(name: str, value: Any, kind: type) -> list[str]:
+    """A sentence where a value is not of the kind that a setting takes."""
+    return [] if _is_a(value, kind) else [f"Set {name} to {KINDS.get(kind, 'names with values')}, not {_shown(value)}."]
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    if kind is tuple:
+        return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    if issubclass(kind, Settings):
+        return isinstance(value, Mapping | kind)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    if kind is float:  # neither NaN nor infinite
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return isinstance(value, kind)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _positive(settings: object, *names: str) -> list[str]:
@@ -132,6 +176,7 @@ POOLINGS = ("auto", "last", "mean", "cls")
 SCHEDULES = ("constant", "linear", "cosine")
 DTYPES = ("float32", "bfloat16", "float16")
 MIXED_PRECISIONS = ("off", "bfloat16")
+CHECKPOINT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -142,7 +187,9 @@ class RewardModelSettings(Settings):
     errors. For a large decoder set learning_rate to 1e-5 … 5e-5, for a small pretrained encoder to 5e-5 … 1e-4.
 
     dtype            what the weights are kept in
-    mixed_precision  bfloat16 multiplies matrices in that while weights stay in dtype; faster where the processor has it
+    checkpoint_seconds  how much work a kill may cost: the state is saved when so long has passed; 0 saves each step
+    mixed_precision  bfloat16 multiplies matrices in that while weights stay in dtype: faster on a GPU and on processors
+                     with avx512_bf16, several times slower on others
     """
 
     epochs: float = 2.0
@@ -170,6 +217,7 @@ class RewardModelSettings(Settings):
     mixed_precision: str = "off"
     device: str = "cpu"
     seed: int = 0
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     lora: LoraSettings = field(default_factory=LoraSettings)
 
     @classmethod
@@ -181,7 +229,8 @@ class RewardModelSettings(Settings):
             self, "epochs", "learning_rate", "max_grad_norm", "comparisons_per_step", "tokens_per_forward",
             "max_tokens", "max_reply_tokens", "evaluations_per_epoch", "patience",
         )  # fmt: skip
-        found += _not_negative(self, "weight_decay") + _shares(self, "warmup_share", "final_learning_rate_share")
+        found += _not_negative(self, "weight_decay", "checkpoint_seconds")
+        found += _shares(self, "warmup_share", "final_learning_rate_share")
         found += _one_of(self, "ties", TIES) + _one_of(self, "margin", MARGINS) + _one_of(self, "all_bad", ALL_BAD)
         found += _one_of(self, "pooling", POOLINGS) + _one_of(self, "likelihood", LIKELIHOODS)
         found += _one_of(self, "schedule", SCHEDULES)
@@ -226,6 +275,7 @@ class PpoSettings(Settings):
     kl_horizon_samples: int = 2000
     pass_kl_limit: float = 0.1
     divergence_kl_nats: float = 50.0
+    collapse_distinct_rate: float = 0.05
     length_penalty: float = 0.0
     length_free_tokens: int = 0
     malformed_penalty: float = 1.0
@@ -233,6 +283,7 @@ class PpoSettings(Settings):
     reward_clip: float = 5.0
     share_prefix: bool = True
     seed: int = 0
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
 
@@ -248,9 +299,9 @@ class PpoSettings(Settings):
         )  # fmt: skip
         found += _not_negative(
             self, "warmup_updates", "weight_decay", "value_coef", "entropy_coef", "kl_coef", "length_penalty",
-            "length_free_tokens", "malformed_penalty", "repetition_penalty",
+            "length_free_tokens", "malformed_penalty", "repetition_penalty", "checkpoint_seconds",
         )  # fmt: skip
-        found += _shares(self, "gamma", "gae_lambda", "final_learning_rate_share")
+        found += _shares(self, "gamma", "gae_lambda", "final_learning_rate_share", "collapse_distinct_rate")
         found += _one_of(self, "schedule", SCHEDULES) + _one_of(self, "kl_controller", ("fixed", "adaptive"))
         found += self._problems_of_division() + self.sampling.problems() + self.lora.problems()
         if not self.sampling.is_plain:

@@ -9,17 +9,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feedback.agreement import Share, noise_ceiling, pair_agreement
-from feedback.models import ModelVersion, Prompt, PromptGroup, Ranking
+from django.utils import timezone
+
+from feedback.agreement import Share
+from feedback.figures import agreement_of
+from feedback.models import ModelVersion, Prompt, PromptGroup
 from feedback.prompts import fingerprint
 from feedback.snapshots import RankedRow, snapshot_rows
 from rewardtrain import model_files
 from rewardtrain.chat import Turn, as_turns
-from rewardtrain.checkpoints import folder_hash, save_checkpoint
-from rewardtrain.errors import NothingToLearn
+from rewardtrain.checkpoints import model_folder_hash, save_checkpoint
+from rewardtrain.errors import CheckpointNotWritten, NothingToLearn
 from rewardtrain.gate import GateSettings, Reply, Sample, gate_report
 from rewardtrain.hyperparameters import PpoSettings, RewardModelSettings, SamplingSettings
 from rewardtrain.models import LedgerEntry, TrainingRun
@@ -29,10 +33,13 @@ if TYPE_CHECKING:
     from rewardtrain import ppo, reward_training
     from rewardtrain.reward_model import RewardModel
     from rewardtrain.runs import Reporter
+    from rewardtrain.training_state import StateKeeper
 
 logger = logging.getLogger(__name__)
 SCALE_PROMPTS = 256  # training prompts whose replies fix a reward's mean and spread for a round
 MOST_PROMPTS = 20_000
+KL_TOKENS_PER_FORWARD = 8192
+STATES_KEPT_FOR = timedelta(days=14)  # of runs that failed or were stopped; somebody may want to go on
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,9 @@ def learn_preferences(run: TrainingRun, reporter: Reporter) -> Outcome:
         [as_comparison(row) for row in training],
         base=base,
         settings=settings,
-        on_step=_report_reward_steps(reporter),
+        on_begin=reporter.begin,
+        on_step=lambda step: reporter.step(step.step, step.steps, reward_figures(step)),
+        keeper=_keeper(run, reporter, settings.checkpoint_seconds),
     )
     figures = _reward_figures(run, trained.reward_model, [as_comparison(row) for row in held_out])
     result = {
@@ -96,12 +105,22 @@ def as_comparison(row: RankedRow) -> reward_training.RankedComparison:
 
 
 def _base_folder(run: TrainingRun, base: str) -> Path:
-    """The network a reward model starts from: the one named, else the policy the run starts from."""
+    """The network a reward model starts from: the one named, else the policy the run starts from.
+
+    A command may name any folder; what a project's settings name is a location as models have.
+    """
     if base:
-        return Path(base) if Path(base).is_dir() else model_files.folder_at(base)
+        return Path(base) if run.round is None and Path(base).is_dir() else model_files.folder_at(base)
     if run.parent is None:
         raise NothingToLearn("Name a base to start from: --base FOLDER with a Hugging Face model.")
-    return model_files.verified_folder(run.parent)[0]
+    return folder_of(run.parent)
+
+
+def folder_of(version: ModelVersion) -> Path:
+    """The folder of a model whose files are still those it was made with, or first found with."""
+    folder, found = model_files.verified_folder(version)
+    model_files.hold_to(version, found)
+    return folder
 
 
 def _share_of(run: TrainingRun, rows: list[RankedRow]) -> list[RankedRow]:
@@ -118,29 +137,21 @@ def _kept_for_second(row: RankedRow, seed: int, share: float) -> bool:
     return stable_seed(seed, fingerprint(row.prompt)) / 2**63 < share
 
 
-def _report_reward_steps(reporter: Reporter) -> Callable[[reward_training.RewardStep], None]:
-    def report(step: reward_training.RewardStep) -> None:
-        if step.step == 1:
-            reporter.begin(step.steps)
-        reporter.step(
-            step.step,
-            step.steps,
-            {
-                "reward/loss": step.loss,
-                "reward/pair_accuracy": step.pair_accuracy,
-                "reward/learning_rate": step.learning_rate,
-                "reward/gradient_norm": step.gradient_norm,
-            },
-        )
-
-    return report
+def reward_figures(step: reward_training.RewardStep) -> dict[str, float]:
+    """A step's figures under the names the pages and the terminal show."""
+    named = {
+        "loss": step.loss,
+        "pair_accuracy": step.pair_accuracy,
+        "learning_rate": step.learning_rate,
+        "gradient_norm": step.gradient_norm,
+    }
+    return {f"reward/{name}": value for name, value in named.items()}
 
 
 def _reward_figures(run: TrainingRun, reward_model: RewardModel, held_out: Sequence[Any]) -> dict[str, Any]:
     figures = measure_reward_model(reward_model, held_out) if held_out else {"pairs": 0}
-    agreement = pair_agreement(_doubly_ranked(run)).value
-    ceiling = noise_ceiling(agreement) if agreement is not None else None
-    return {**figures, "agreement": agreement, "ceiling": ceiling}
+    agreement = agreement_of(run.project)
+    return {**figures, "agreement": agreement.share.value, "ceiling": agreement.ceiling}
 
 
 def measure_reward_model(reward_model: RewardModel, comparisons: Sequence[Any]) -> dict[str, Any]:
@@ -171,15 +182,6 @@ def _rounded(share: Share) -> float | None:
     return None if share.value is None else round(share.value, 4)
 
 
-def _doubly_ranked(run: TrainingRun) -> list[list[dict[int, int]]]:
-    """The ranks of every comparison of the project that more than one person has ranked."""
-    ranked: dict[int, list[dict[int, int]]] = {}
-    rankings = Ranking.objects.counted().filter(comparison__dialogue__project=run.project)
-    for ranking in rankings.prefetch_related("entries"):
-        ranked.setdefault(ranking.comparison_id, []).append(ranking.ranks())
-    return [own for own in ranked.values() if len(own) > 1]
-
-
 # Policy
 
 
@@ -189,28 +191,31 @@ def improve_policy(run: TrainingRun, reporter: Reporter) -> Outcome:
     from rewardtrain.policy import load_policy_with_value, reference_policy
 
     assert run.parent is not None
-    chosen = dict(run.hyperparameters)
-    scorer_version = _reward_model_of(run, chosen.pop("reward_model", None))
-    settings = _ppo_settings(run, chosen)
-    scorer = load_scorer(scorer_version)
-    folder, _ = model_files.verified_folder(run.parent)
+    begun = Begun.of(run)
+    settings = begun.settings
+    scorer = load_scorer(begun.reward_model)
+    folder = folder_of(run.parent)
     policy = load_policy_with_value(folder, lora=settings.lora if settings.lora.is_on else None, seed=settings.seed)
     ref_policy = reference_policy(policy)
-    prompts = training_prompts(run)
-    mean, std = _scale(policy, scorer, prompts, settings)
+    prompts = training_prompts(run, begun.prompt_ids)
+    if begun.scale is None:
+        begun.scale = _scale(policy, scorer, prompts, settings)
+        reporter.keep(begun=begun.to_json())
+    mean, std = begun.scale
     reward = ppo.WeightedReward("preference", 1.0, scorer, mean=mean, std=std)
-    reporter.begin(settings.updates)
     trained = ppo.train_policy(
         prompts,
         policy=policy,
         ref_policy=ref_policy,
         rewards=[reward],
         settings=settings,
+        on_begin=reporter.begin,
         on_step=lambda step: reporter.step(step.step, step.steps, ppo_figures(step)),
         ledger=lambda entries: reporter.ledger([_ledger_row(run, entry) for entry in entries]),
+        keeper=_keeper(run, reporter, settings.checkpoint_seconds, reward_model=begun.reward_model.content_hash),
     )
     result = {
-        "reward_model": scorer_version.pk,
+        "reward_model": begun.reward_model.pk,
         "scale": {"preference": {"mean": mean, "std": std}},
         "prompts": len(prompts),
         "samples": trained.samples,
@@ -220,6 +225,41 @@ def improve_policy(run: TrainingRun, reporter: Reporter) -> Outcome:
     }
     figures = {"kl_nats": round(trained.kl_nats, 3), "updates": settings.updates}
     return _saved(run, "policy", policy.save, result=result, figures=figures, beside=policy.save_value_head)
+
+
+@dataclass
+class Begun:
+    """What a policy run was begun with, kept on its row: people go on writing prompts and changing settings meanwhile.
+
+    scale  (mean, standard deviation) of the reward over the start's replies; None until it was measured
+    """
+
+    reward_model: ModelVersion
+    settings: PpoSettings
+    prompt_ids: list[int]
+    scale: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, run: TrainingRun) -> Begun:
+        """As it was kept, or as things stand now."""
+        if kept := run.result.get("begun"):
+            scorer = ModelVersion.objects.get(pk=kept["reward_model"], project=run.project)
+            settings = PpoSettings.from_dict(kept["settings"])
+            return cls(scorer, settings, kept["prompts"], (kept["mean"], kept["std"]))
+        chosen = dict(run.hyperparameters)
+        scorer = _reward_model_of(run, chosen.pop("reward_model", None))
+        return cls(scorer, _ppo_settings(run, chosen), training_prompt_ids(run))
+
+    def to_json(self) -> dict[str, Any]:
+        assert self.scale is not None
+        mean, std = self.scale
+        return {
+            "reward_model": self.reward_model.pk,
+            "settings": self.settings.to_dict(),
+            "prompts": self.prompt_ids,
+            "mean": mean,
+            "std": std,
+        }
 
 
 def _ppo_settings(run: TrainingRun, chosen: dict[str, Any]) -> PpoSettings:
@@ -257,7 +297,7 @@ def load_scorer(version: ModelVersion) -> ppo.Scorer:
 
     from rewardtrain.reward_model import RewardModel
 
-    reward_model = RewardModel.load(model_files.verified_folder(version)[0])
+    reward_model = RewardModel.load(folder_of(version))
 
     def scores(prompts: Any, replies: Any) -> Any:
         with torch.no_grad():
@@ -266,15 +306,17 @@ def load_scorer(version: ModelVersion) -> ppo.Scorer:
     return scores
 
 
-def training_prompts(run: TrainingRun) -> list[list[Turn]]:
-    """What PPO answers: the training split's prompts, and people's dialogues cut where a reply was wanted.
-
-    Prompts that annotators are not offered (imported ones, and those a person wrote) count as well.
-    """
+def training_prompt_ids(run: TrainingRun) -> list[int]:
+    """The training split's prompts; also those that annotators are not offered: imported, or written by a person."""
     prompts = Prompt.objects.filter(project=run.project).of_split(PromptGroup.Split.TRAIN)
-    openings = [as_turns(prompt.messages) for prompt in prompts.order_by("content_hash")[:MOST_PROMPTS]]
-    cut = _dialogues_cut_at_user_turns(run)
-    found = openings + cut
+    return list(prompts.order_by("content_hash").values_list("pk", flat=True)[:MOST_PROMPTS])
+
+
+def training_prompts(run: TrainingRun, ids: Sequence[int]) -> list[list[Turn]]:
+    """What PPO answers: these prompts, and people's dialogues of the snapshot cut where a reply was wanted."""
+    prompts = Prompt.objects.in_bulk(ids)
+    openings = [as_turns(prompts[pk].messages) for pk in ids]
+    found = openings + _dialogues_cut_at_user_turns(run)
     if not found:
         raise NothingToLearn("The training split has no prompts. Import prompts, or let people open dialogues first.")
     return found
@@ -345,8 +387,8 @@ def measure_gate(run: TrainingRun, reporter: Reporter) -> Outcome:
     assert run.round is not None and run.round.policy_after is not None
     settings = GateSettings.from_dict(run.hyperparameters)
     prompts = _gate_prompts(run, settings.prompts)
-    before = load_policy(model_files.verified_folder(run.round.policy_before)[0])
-    after = load_policy(model_files.verified_folder(run.round.policy_after)[0])
+    before = load_policy(folder_of(run.round.policy_before))
+    after = load_policy(folder_of(run.round.policy_after))
     scorers = [
         _standardised(load_scorer(_produced(run, kind)), before, prompts, run)
         for kind in (TrainingRun.Kind.REWARD_MODEL, TrainingRun.Kind.SECOND_REWARD_MODEL)
@@ -381,9 +423,12 @@ def _standardised(scorer: ppo.Scorer, before: Any, prompts: Sequence[Any], run: 
 def _draw(run: TrainingRun, policy: Any, prompts: Sequence[Any], purpose: str) -> list[Any]:
     from rewardtrain.sampling import sample_replies
 
-    sampling = SamplingSettings(temperature=run.project.temperature, max_new_tokens=run.project.max_new_tokens)
     seeds = [stable_seed(run.seed, purpose, index) for index in range(len(prompts))]
-    return sample_replies(policy, policy.tokenizer, prompts, settings=sampling, seeds=seeds)
+    return sample_replies(policy, policy.tokenizer, prompts, settings=_project_sampling(run), seeds=seeds)
+
+
+def _project_sampling(run: TrainingRun) -> SamplingSettings:
+    return SamplingSettings(temperature=run.project.temperature, max_new_tokens=run.project.max_new_tokens)
 
 
 def _answers(
@@ -392,30 +437,73 @@ def _answers(
     drawn = _draw(run, policy, prompts, "gate")
     texts = [[reply.text] for reply in drawn]
     first, second = ([float(own[0]) for own in scorer(prompts, texts)] for scorer in scorers)
-    kl = kl_to(reference, policy, prompts, drawn) if reference is not None else [0.0] * len(drawn)
+    kl = [0.0] * len(drawn)
+    if reference is not None:
+        kl = kl_to(reference, policy, prompts, drawn, _project_sampling(run))
     return [
         Reply(reply.text, len(reply.token_ids), reply.finished, one, other, nats)
         for reply, one, other, nats in zip(drawn, first, second, kl, strict=True)
     ]
 
 
-def kl_to(reference: Any, policy: Any, prompts: Sequence[Any], drawn: Sequence[Any]) -> list[float]:
-    """Per reply the summed difference of log-probabilities to the reference, at the temperature it was drawn with."""
+def kl_to(
+    reference: Any, policy: Any, prompts: Sequence[Any], drawn: Sequence[Any], sampling: SamplingSettings
+) -> list[float]:
+    """Per reply the summed difference of log-probabilities to the reference, with the settings it was drawn with.
+
+    At temperature 0 nothing was left to chance; the chances at temperature 1 are compared then.
+    """
     import torch
 
     from rewardtrain.sampling import encode_for_sampling
+    from rewardtrain.shared_prefix import length_buckets
 
-    encoded = [encode_for_sampling(policy, policy.tokenizer, prompt, SamplingSettings()).ids for prompt in prompts]
+    encoded = [encode_for_sampling(policy, policy.tokenizer, prompt, sampling).ids for prompt in prompts]
     replies = [reply.token_ids for reply in drawn]
-    with torch.no_grad():
-        owners = list(range(len(replies)))
-        own = policy.evaluate_replies(encoded, replies, owners)
-        other = reference.evaluate_replies(encoded, replies, owners)
-    difference = (own.logprobs - other.logprobs) * own.mask
-    return [float(value) for value in difference.sum(dim=1)]
+    widths = [len(prompt) + len(reply) for prompt, reply in zip(encoded, replies, strict=True)]
+    nats = [0.0] * len(replies)
+    for places in length_buckets(widths, KL_TOKENS_PER_FORWARD):
+        asked = [encoded[place] for place in places], [replies[place] for place in places], list(range(len(places)))
+        with torch.no_grad():
+            own, other = (
+                one.evaluate_replies(*asked, temperature=sampling.temperature or 1.0) for one in (policy, reference)
+            )
+        for place, value in zip(places, ((own.logprobs - other.logprobs) * own.mask).sum(dim=1), strict=True):
+            nats[place] = float(value)
+    return nats
 
 
 # Files
+
+
+def _keeper(run: TrainingRun, reporter: Reporter, every_seconds: float, **belongs_to: Any) -> StateKeeper:
+    """Where this run's states are; a run that saved one goes on from it or not at all."""
+    from rewardtrain.training_state import StateKeeper
+
+    return StateKeeper(
+        states_folder(run),
+        belongs_to={"run": run.pk, **belongs_to},
+        every_seconds=every_seconds,
+        must_resume=run.checkpoint_step > 0,
+        on_saved=reporter.saved,
+    )
+
+
+def states_folder(run: TrainingRun) -> Path:
+    """Where the states of a run are kept until it has ended."""
+    return model_files.models_folder() / run.project.slug / f"run-{run.pk}.states"
+
+
+def forget_states(run: TrainingRun) -> None:
+    """A run that is done needs its states no more. Nor do runs of its project that ended otherwise long ago."""
+    from rewardtrain.training_state import forget_states as forget
+
+    forget(states_folder(run))
+    long_ago = timezone.now() - STATES_KEPT_FOR
+    ended = TrainingRun.objects.filter(project=run.project, finished_at__lt=long_ago).exclude(pk=run.pk)
+    for old in ended.select_related("project"):
+        if states_folder(old).is_dir():
+            forget(states_folder(old))
 
 
 def _saved(
@@ -431,9 +519,14 @@ def _saved(
     """Write what was trained, complete or not at all; what is only for training goes into a folder beside it."""
     location = f"{run.project.slug}/{kind}-run-{run.pk}"
     folder = model_files.models_folder() / location
-    save_checkpoint(folder, writer, replace=True)
-    if beside is not None:
-        save_checkpoint(folder.with_name(f"{folder.name}.training"), beside, replace=True)
+    try:
+        save_checkpoint(folder, writer, replace=True)
+        if beside is not None:
+            save_checkpoint(folder.with_name(f"{folder.name}.training"), beside, replace=True)
+    except OSError as err:
+        raise CheckpointNotWritten(
+            f"What was learned could not be written to {folder}: {err.strerror or err}. Make room; the run goes on."
+        ) from err
     return Outcome(
-        result=result, kind=kind, location=location, content_hash=folder_hash(folder), figures=figures, name=name
+        result=result, kind=kind, location=location, content_hash=model_folder_hash(folder), figures=figures, name=name
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from rewardtrain.checkpoints import check_model_folder
+from rewardtrain.checkpoints import ADAPTER_CONFIG, base_of_adapter, check_model_folder
 from rewardtrain.errors import ModelRefused
 from rewardtrain.hyperparameters import LoraSettings
 
-ADAPTER_CONFIG = "adapter_config.json"
+TRAINED, REFERENCE = "default", "reference"  # names of adapters on one network; peft calls the first one so
 
 
 def add_lora(network: Any, settings: LoraSettings, *, task: str = "CAUSAL_LM", seed: int = 0) -> Any:
@@ -60,6 +59,34 @@ def adapters_off(network: Any) -> Iterator[None]:
         yield
 
 
+def adapter_is_fresh(network: Any) -> bool:
+    """True if the trained adapter still changes nothing: one of its two factors starts at zero."""
+    from peft import get_peft_model_state_dict
+
+    weights = get_peft_model_state_dict(network, adapter_name=TRAINED)
+    return not any(bool(tensor.any()) for name, tensor in weights.items() if "lora_B" in name or "embedding_B" in name)
+
+
+def keep_reference_adapter(network: Any) -> None:
+    """Keep what the trained adapter is now as a second one that no gradient reaches."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    weights = {name: one.clone() for name, one in get_peft_model_state_dict(network, adapter_name=TRAINED).items()}
+    network.add_adapter(REFERENCE, network.peft_config[TRAINED])
+    set_peft_model_state_dict(network, weights, adapter_name=REFERENCE)
+    network.set_adapter(TRAINED)
+
+
+@contextmanager
+def reference_adapter(network: Any) -> Iterator[None]:
+    """Within it the network speaks through the adapter that was kept."""
+    network.set_adapter(REFERENCE)
+    try:
+        yield
+    finally:
+        network.set_adapter(TRAINED)
+
+
 def load_network(
     auto_class: Any, folder: Path, *, dtype: str = "float32", device: str = "cpu", trainable: bool = False
 ) -> Any:
@@ -77,17 +104,6 @@ def load_network(
 
     base = _load_whole(auto_class, base_of_adapter(folder), dtype, device)
     return PeftModel.from_pretrained(base, str(folder), is_trainable=trainable, torch_device=device)
-
-
-def base_of_adapter(folder: Path) -> Path:
-    """The folder of the base an adapter belongs to; relative ones start at the adapter's own folder."""
-    named = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
-    base = (folder / named).resolve()
-    if not named or not base.is_dir():
-        raise ModelRefused(
-            f"{folder / ADAPTER_CONFIG} names the base {named!r}, which is no folder here. Put it there."
-        )
-    return base
 
 
 def _load_whole(auto_class: Any, folder: Path, dtype: str, device: str) -> Any:
@@ -127,8 +143,9 @@ def without_progress_bars() -> Iterator[None]:
 
 def save_network(network: Any, tokenizer: Any, folder: Path) -> None:
     """Write a network (or its adapter alone) and its tokenizer: safetensors and text only."""
+    chosen = {"selected_adapters": [TRAINED]} if has_lora(network) else {}
     with without_progress_bars():
-        network.save_pretrained(str(folder))
+        network.save_pretrained(str(folder), **chosen)
     tokenizer.save_pretrained(str(folder))
     (Path(folder) / "README.md").unlink(missing_ok=True)  # peft's empty model card
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from feedback.agreement import Share
+from feedback.agreement import Share, clustered_share
 
 
 @dataclass(frozen=True)
 class ScoredPair:
-    """Two replies of one prompt of which a person preferred the first. Scores are the reward model's."""
+    """Two replies of one prompt of which a person preferred the first. Scores are the reward model's.
+
+    comparison  which ranking it comes from: the pairs of one rise and fall together. None when it stands alone
+    """
 
     chosen_score: float
     rejected_score: float
     chosen_length: int = 0
     rejected_length: int = 0
     strength: int | None = None
+    comparison: int | None = None
 
     @property
     def credit(self) -> float:
@@ -38,8 +42,15 @@ def _credit(chosen: float, rejected: float) -> float:
 
 def pair_accuracy(pairs: Iterable[ScoredPair]) -> Share:
     """How often the higher score is the preferred reply's; an equal score counts half."""
-    credits = [pair.credit for pair in pairs]
-    return Share(sum(credits), len(credits))
+    return _share(pairs, lambda pair: pair.credit)
+
+
+def _share(pairs: Iterable[ScoredPair], credit: Callable[[ScoredPair], float]) -> Share:
+    groups: dict[object, list[float]] = {}
+    for place, pair in enumerate(pairs):
+        key = ("alone", place) if pair.comparison is None else pair.comparison
+        groups.setdefault(key, []).append(credit(pair))
+    return clustered_share(groups.values())
 
 
 def accuracy_by_strength(pairs: Sequence[ScoredPair]) -> dict[int | None, Share]:
@@ -50,8 +61,7 @@ def accuracy_by_strength(pairs: Sequence[ScoredPair]) -> dict[int | None, Share]
 
 def length_baseline(pairs: Iterable[ScoredPair]) -> Share:
     """The accuracy of always preferring the longer reply; equal lengths count half."""
-    credits = [pair.length_credit for pair in pairs]
-    return Share(sum(credits), len(credits))
+    return _share(pairs, lambda pair: pair.length_credit)
 
 
 def most_alike_in_length(pairs: Sequence[ScoredPair]) -> list[ScoredPair]:

@@ -50,8 +50,8 @@ def model_folder(version: ModelVersion) -> Path:
 
 
 def model_hash(location: str) -> str:
-    """sha256 over the files at a location, as kept in ModelVersion.content_hash."""
-    return checkpoints.folder_hash(folder_at(location))
+    """sha256 over the files at a location (and an adapter's base), as kept in ModelVersion.content_hash."""
+    return checkpoints.model_folder_hash(folder_at(location))
 
 
 def verified_folder(version: ModelVersion) -> tuple[Path, str]:
@@ -60,10 +60,17 @@ def verified_folder(version: ModelVersion) -> tuple[Path, str]:
     Raises  ModelRefused, naming the file or the hash that differs
     """
     folder = checkpoints.check_model_folder(model_folder(version))
-    found = checkpoints.folder_hash(folder)
+    found = checkpoints.model_folder_hash(folder)
     if version.content_hash and found != version.content_hash:
         raise ModelRefused(
             f"The files of {version} in {folder} are not those it was made with: their hash is {found[:12]}…, "
             f"recorded is {version.content_hash[:12]}…. Put the files back, or register these as a new model."
         )
     return folder, found
+
+
+def hold_to(version: ModelVersion, found: str) -> None:
+    """Hold a model that is run here, and was registered without a hash, to the one it is found with first."""
+    if version.backend == ModelVersion.Backend.TRANSFORMERS and not version.content_hash:
+        ModelVersion.objects.filter(pk=version.pk, content_hash="").update(content_hash=found)
+        version.content_hash = found

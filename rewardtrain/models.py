@@ -110,6 +110,8 @@ class TrainingRun(QueuedWork):
     code_version = models.CharField(max_length=64, blank=True)
     steps_done = models.PositiveIntegerField(default=0)
     steps_total = models.PositiveIntegerField(default=0)
+    checkpoint_step = models.PositiveIntegerField(default=0, help_text="The last step whose state is on the disk.")
+    resumed_step = models.PositiveIntegerField(default=0, help_text="The step after which the last attempt went on.")
     result = models.JSONField(default=dict, blank=True)
 
     class Meta(QueuedWork.Meta):

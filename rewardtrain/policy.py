@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,14 @@ from rewardtrain.chat import pad_id
 from rewardtrain.errors import UnsupportedArchitecture
 from rewardtrain.hyperparameters import LoraSettings
 from rewardtrain.lora import (
+    adapter_is_fresh,
     adapters_off,
     add_lora,
     has_lora,
+    keep_reference_adapter,
     load_network,
     load_tokenizer,
+    reference_adapter,
     save_network,
     without_wrapper,
 )
@@ -155,14 +158,14 @@ class PolicyWithValue(Policy):
 
 
 class ReferencePolicy:
-    """The fixed start a policy is held to: the same base with its adapters off, or a frozen copy."""
+    """The fixed start a policy is held to: the same base without or with the adapter it began with, or a frozen copy.
 
-    def __init__(self, policy: Policy, switch_off: bool):
+    as_reference  what to do to the network's adapters while the reference speaks
+    """
+
+    def __init__(self, policy: Policy, as_reference: Callable[[Any], AbstractContextManager[None]]):
         self.policy = policy
-        self._switch_off = switch_off
-
-    def _as_reference(self) -> AbstractContextManager[None]:
-        return adapters_off(self.policy.network) if self._switch_off else nullcontext()
+        self._as_reference = as_reference
 
     @torch.no_grad()
     def logprobs(
@@ -175,7 +178,7 @@ class ReferencePolicy:
         share_prefix: bool = True,
     ) -> Tensor:
         """(R, T) log-probabilities of replies, as `Policy.evaluate_replies` takes them."""
-        with self._as_reference():
+        with self._as_reference(self.policy.network):
             return self.policy.evaluate_replies(
                 prompts, replies, owners, temperature=temperature, share_prefix=share_prefix
             ).logprobs
@@ -183,10 +186,13 @@ class ReferencePolicy:
 
 def reference_policy(policy: Policy) -> ReferencePolicy:
     """The reference of a policy about to be trained: call it before the first update."""
-    if has_lora(policy.network):
-        return ReferencePolicy(policy, switch_off=True)
-    frozen = Policy(copy.deepcopy(policy.network), policy.tokenizer).eval()
-    return ReferencePolicy(frozen.requires_grad_(False), switch_off=False)
+    if not has_lora(policy.network):
+        frozen = Policy(copy.deepcopy(policy.network), policy.tokenizer).eval()
+        return ReferencePolicy(frozen.requires_grad_(False), nullcontext)
+    if adapter_is_fresh(policy.network):
+        return ReferencePolicy(policy, adapters_off)
+    keep_reference_adapter(policy.network)
+    return ReferencePolicy(policy, reference_adapter)
 
 
 def load_policy(folder: Path, *, dtype: str = "float32", device: str = "cpu") -> Policy:

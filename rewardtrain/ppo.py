@@ -23,6 +23,15 @@ from rewardtrain.policy import PolicyWithValue, ReferencePolicy
 from rewardtrain.sampling import Reply, encode_for_sampling, sample_replies
 from rewardtrain.seeds import stable_seed
 from rewardtrain.shared_prefix import length_buckets
+from rewardtrain.training_state import (
+    StateKeeper,
+    TrainingState,
+    capture,
+    check_finite,
+    data_hash,
+    restore,
+    weights_hash,
+)
 
 Prompt = Sequence[Turn]
 Scorer = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], Sequence[Sequence[float] | Tensor]]
@@ -168,17 +177,22 @@ def train_policy(
     ref_policy: ReferencePolicy,
     rewards: Sequence[WeightedReward],
     settings: PpoSettings,
+    on_begin: Callable[[int, int], object] = lambda steps, done: None,
     on_step: Callable[[PpoStep], object] = lambda step: None,
     ledger: Callable[[list[LedgerEntry]], object] = lambda entries: None,
+    keeper: StateKeeper | None = None,
 ) -> PpoResult:
     """Optimise `policy` in place; saving it is the caller's.
 
     prompts     dialogues that end where a reply is wanted; each update takes the next ones of a shuffled round
     ref_policy  from `reference_policy(policy)`, taken before the first update
-    on_step     told of every update as it ends
+    on_begin    told once how many updates there will be, and how many were done before the run was resumed
+    on_step     told of every update as it ends, before its state is saved
     ledger      given the update's samples, each with every term of its reward
-    Raises      TrainingDiverged at numbers that are none or a KL that explodes; NothingToLearn without prompts or
-                rewards; whatever the callbacks raise
+    keeper      where states are saved, and from where a killed run goes on; without one nothing is saved
+    Raises      TrainingDiverged at numbers that are none, a KL that explodes or a policy that gives everybody the same
+                reply; NothingToLearn without prompts or rewards; CheckpointError where a state cannot be written or
+                used; whatever the callbacks raise
     """
     settings.validate()
     if not prompts or not rewards:
@@ -192,7 +206,12 @@ def train_policy(
     )  # fmt: skip
     policy.eval()  # no dropout: the update must see the policy that drew
     steps: list[PpoStep] = []
-    for step in range(settings.updates):
+    if keeper is not None:
+        steps = _resume(
+            keeper, policy, optimizer, kl_control, _identity(policy, ref_policy, encoded, rewards, settings)
+        )
+    on_begin(settings.updates, len(steps))
+    for step in range(len(steps), settings.updates):
         places = prompts_of_update(len(prompts), step, settings)
         # 1 sample
         rollout = sample_rollout(
@@ -214,6 +233,9 @@ def train_policy(
         steps.append(done)
         on_step(done)
         kl_control.update(done.kl_nats, len(rollout))
+        if keeper is not None:
+            keeper.after_step(step + 1, settings.updates, lambda: _state(policy, optimizer, kl_control, steps))
+    check_finite(parameters)
     return PpoResult(
         policy=policy,
         steps=steps,
@@ -222,6 +244,47 @@ def train_policy(
         turns_cut=sum(one.turns_cut for one in encoded),
         kl_coef=kl_control.kl_coef,
     )
+
+
+# Going on after a kill
+
+
+def _identity(
+    policy: PolicyWithValue,
+    ref_policy: ReferencePolicy,
+    encoded: Sequence[EncodedPrompt],
+    rewards: Sequence[WeightedReward],
+    settings: PpoSettings,
+) -> dict[str, Any]:
+    """What the trained weights follow from; what a scorer is, only its caller can say."""
+    return {
+        "trainer": "ppo",
+        "settings": settings.identity(),
+        "start": weights_hash(policy),
+        "reference": weights_hash(ref_policy.policy),
+        "prompts": data_hash(one.ids for one in encoded),
+        "rewards": [{"name": one.name, "weight": one.weight, "mean": one.mean, "std": one.std} for one in rewards],
+    }
+
+
+def _state(
+    policy: PolicyWithValue, optimizer: torch.optim.Optimizer, kl_control: KlController, steps: Sequence[PpoStep]
+) -> TrainingState:
+    values = {"kl_coef": kl_control.kl_coef, "history": [step.to_dict() for step in steps]}
+    return TrainingState(len(steps), capture(policy, optimizer), values)
+
+
+def _resume(
+    keeper: StateKeeper, policy: PolicyWithValue, optimizer: torch.optim.Optimizer, kl_control: KlController,
+    identity: dict[str, Any],
+) -> list[PpoStep]:  # fmt: skip
+    """Put everything back as it was after the last update that was saved; gives what was done until then."""
+    state = keeper.resume(identity)
+    if state is None:
+        return []
+    restore(policy, optimizer, state.tensors)
+    kl_control.kl_coef = state.values["kl_coef"]
+    return [PpoStep(**step) for step in state.values["history"]]
 
 
 # 1 sample
@@ -326,10 +389,10 @@ def repetitions(rollout: Rollout) -> Tensor:
     A policy that gives everybody the same good answer has a low entropy over the whole update even when each
     prompt's own replies vary; the logarithm is what the reply takes off that entropy.
     """
-    owners: dict[str, set[int]] = {}
+    asked: dict[str, set[tuple[int, ...]]] = {}
     for owner, reply in zip(rollout.owners, rollout.replies, strict=True):
-        owners.setdefault(reply.text, set()).add(owner)
-    return torch.tensor([len(owners[reply.text]) for reply in rollout.replies], dtype=torch.float32).log()
+        asked.setdefault(reply.text, set()).add(tuple(rollout.prompt_ids[owner]))
+    return torch.tensor([len(asked[reply.text]) for reply in rollout.replies], dtype=torch.float32).log()
 
 
 def is_malformed(reply: Reply) -> bool:
@@ -384,6 +447,18 @@ def check_rollout(rollout: Rollout, step: int, settings: PpoSettings) -> None:
         raise TrainingDiverged(
             f"At update {step + 1} the KL to the reference was {kl_nats:.1f} nats a reply, above "
             f"{settings.divergence_kl_nats:g}. Raise kl_coef or lower learning_rate."
+        )
+    _check_for_collapse(rollout, step, settings)
+
+
+def _check_for_collapse(rollout: Rollout, step: int, settings: PpoSettings) -> None:
+    """Many prompts, hardly any reply that only one of them got: the policy gives everybody the same."""
+    asked = len({tuple(ids) for ids in rollout.prompt_ids})
+    distinct = len({reply.text for reply in rollout.replies})
+    if distinct < settings.collapse_distinct_rate * asked:
+        raise TrainingDiverged(
+            f"At update {step + 1} {asked} prompts got only {distinct} different replies: the policy has collapsed. "
+            "Raise kl_coef or repetition_penalty, or lower learning_rate."
         )
 
 

@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.text import capfirst
 
@@ -48,11 +49,11 @@ def promote(
     round        the round that made it; found by itself while that round waits for a decision
     reason       needed unless the policy passed its gate against what serves now
     gate_report  what the decision rests on; the round's own when left out
-    Raises       PromotionRefused (no policy of this project, serves already, numbers that are none, decided already),
-                 ReasonNeeded
+    Raises       PromotionRefused (no policy of this project, serves already, its round is not over yet, numbers that
+                 are none, decided already), ReasonNeeded
     """
     reason = reason.strip()
-    from_id = Project.objects.select_for_update().values_list("policy_id", flat=True).get(pk=project.pk)
+    from_id = _lock(project)
     to_version = ModelVersion.objects.get(pk=to_version.pk)
     round = round or Round.objects.filter(policy_after=to_version, state=Round.State.DECISION).first()
     report = gate_report or (round.gate_report if round else {})
@@ -93,28 +94,34 @@ def promote(
 
 @transaction.atomic
 def refuse(*, round: Round, by: User | None = None, reason: str = "") -> None:
-    """End a round without promoting its policy; that policy is retired, what serves stays.
+    """End a round without promoting its policy; that policy is retired, what serves stays, be it that policy itself.
 
     Raises  PromotionRefused when the round does not wait for a decision, ReasonNeeded when its gate was passed
     """
     reason = reason.strip()
     if not reason and round.gate_report.get("passed"):
         raise ReasonNeeded("This policy passed its gate. Say why it is refused, so that the next reader can follow.")
+    serving = _lock(round.project)
     _decide(round, Round.State.REFUSED, by, reason)
-    if round.policy_after is not None:
-        ModelVersion.objects.filter(pk=round.policy_after.pk).update(state=ModelVersion.State.RETIRED)
+    if round.policy_after_id is not None and round.policy_after_id != serving:
+        ModelVersion.objects.filter(pk=round.policy_after_id).update(state=ModelVersion.State.RETIRED)
     audit.record("round.refused", project=round.project, actor=by, target=round, reason=reason)
 
 
 @transaction.atomic
-def roll_back(*, project: Project, by: User | None = None, reason: str = "") -> Promotion:
+def roll_back(
+    *, project: Project, by: User | None = None, reason: str = "", asked: tuple[int | None, int | None] | None = None
+) -> Promotion:
     """Let the policy serve again that served before the one that serves now: another promotion.
 
-    Raises  ReasonNeeded, PromotionRefused when there is none before
+    asked   (what served, what was to serve again) by their keys when somebody was asked; None: as it is now
+    Raises  ReasonNeeded, PromotionRefused when there is none before, or when it is not as it was asked any more
     """
     if not reason.strip():
         raise ReasonNeeded("Say why you roll back, so that the next reader can follow.")
-    previous = previous_policy(project)
+    serving, previous = _lock(project), previous_policy(project)
+    if asked is not None and asked != (serving, previous and previous.pk):
+        raise PromotionRefused("Another policy serves since this page was opened. Look again before you roll back.")
     if previous is None:
         raise PromotionRefused("No policy served before this one, so there is nothing to roll back to.")
     return promote(project=project, to_version=previous, by=by, reason=reason)
@@ -135,12 +142,23 @@ def previous_policy(project: Project) -> ModelVersion | None:
     return ModelVersion.objects.get(pk=line[-2]) if len(line) > 1 else None
 
 
+def _lock(project: Project) -> int | None:
+    """The key of the policy that serves; nobody changes it until this transaction is over."""
+    return Project.objects.select_for_update().values_list("policy_id", flat=True).get(pk=project.pk)
+
+
 def _refuse_unfit(project: Project, version: ModelVersion, from_id: int | None, report: dict[str, Any]) -> None:
     """What no reason can talk away."""
     if version.project_id != project.pk or version.kind != ModelVersion.Kind.POLICY:
         raise PromotionRefused(f"Model {version.pk} is no policy of {project}. Choose one of its own policies.")
     if version.pk == from_id:
         raise PromotionRefused(f"{capfirst(str(version))} serves already.")
+    made_by = Q(policy_after=version) | Q(runs__produced=version)
+    if unfinished := Round.objects.filter(made_by, state__in=Round.ACTIVE).first():
+        raise PromotionRefused(
+            f"Round {unfinished.number}, which made {version}, is {unfinished.get_state_display()}. "
+            "Wait until it has ended, or stop it first."
+        )
     if not _is_sound(version, report):
         raise PromotionRefused(
             f"The run that made {version} did not end with finite numbers, so it can never serve. Train again."

@@ -22,13 +22,11 @@ from rewardtrain.chat import (
     render,
     starts_with_assistant,
 )
-from rewardtrain.checkpoints import check_model_folder
+from rewardtrain.checkpoints import ADAPTER_CONFIG, base_of_adapter, check_model_folder, network_config
 from rewardtrain.errors import ModelRefused, UnsupportedArchitecture
 from rewardtrain.hyperparameters import InvalidSettings, RewardModelSettings
 from rewardtrain.lora import (
-    ADAPTER_CONFIG,
     add_lora,
-    base_of_adapter,
     has_lora,
     load_network,
     load_tokenizer,
@@ -275,8 +273,7 @@ class RewardModel(nn.Module):
         from safetensors.torch import load_file
 
         folder = Path(folder)
-        network_config = ADAPTER_CONFIG if (folder / ADAPTER_CONFIG).is_file() else "config.json"
-        check_model_folder(folder, needs=(network_config, HEAD_CONFIG, HEAD_WEIGHTS))
+        check_model_folder(folder, needs=(network_config(folder), HEAD_CONFIG, HEAD_WEIGHTS))
         try:
             config = HeadConfig(**json.loads((folder / HEAD_CONFIG).read_text(encoding="utf-8")))
         except TypeError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feedback.agreement import Share
+from feedback.agreement import Share, clustered_share
 from rewardtrain.chat import Turn, reply_text
 from rewardtrain.errors import NothingToLearn, TrainingDiverged
 from rewardtrain.hyperparameters import RewardModelSettings, learning_rate_share
@@ -21,6 +21,17 @@ from rewardtrain.losses import Pair, comparison_loss, comparison_pairs
 from rewardtrain.metrics import ScoredPair, pair_accuracy
 from rewardtrain.reward_model import Cuts, EncodedComparison, RewardModel
 from rewardtrain.seeds import stable_seed
+from rewardtrain.training_state import (
+    StateKeeper,
+    TrainingState,
+    capture,
+    check_finite,
+    data_hash,
+    restore,
+    weights_hash,
+)
+
+BEST = "best."
 
 
 @dataclass(frozen=True)
@@ -100,15 +111,20 @@ def train_reward_model(
     *,
     base: Path,
     settings: RewardModelSettings,
+    on_begin: Callable[[int, int], object] = lambda steps, done: None,
     on_step: Callable[[RewardStep], object] = lambda step: None,
     validation: Sequence[RankedComparison] | None = None,
+    keeper: StateKeeper | None = None,
 ) -> RewardTrainingResult:
     """Learn a score per reply from rankings.
 
     base        folder of the network to start from: a decoder or an encoder
-    on_step     told of every step as it ends
+    on_begin    told once how many steps there will be, and how many were done before the run was resumed
+    on_step     told of every step as it ends, before its state is saved
     validation  comparisons to look at while training; with early_stopping the best weights are kept
-    Raises      ModelRefused; NothingToLearn; TrainingDiverged before anything is returned; whatever on_step raises
+    keeper      where states are saved, and from where a killed run goes on; without one nothing is saved
+    Raises      ModelRefused; NothingToLearn; TrainingDiverged before anything is returned; CheckpointError where a
+                state cannot be written or used; whatever the callbacks raise
     """
     settings.validate()
     reward_model = RewardModel.from_base(base, settings)
@@ -122,8 +138,15 @@ def train_reward_model(
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     steps = math.ceil(settings.epochs * len(examples) / settings.comparisons_per_step)
     best = _Best(patience=settings.patience)
+    if keeper is not None:
+        _resume(keeper, result, best, optimizer, _identity(reward_model, examples, held_out, settings))
+    on_begin(steps, len(result.history))
     # 2 order
     for step, places in enumerate(_order(len(examples), steps, settings)):
+        if step < len(result.history):
+            continue
+        if best.is_worse_for_long:
+            break
         reward_model.train(settings.dropout)
         torch.manual_seed(stable_seed(settings.seed, "dropout", step))
         share = _set_learning_rate(optimizer, step, steps, settings)
@@ -135,9 +158,12 @@ def train_reward_model(
         looked = _look(reward_model, held_out, step, steps, len(examples), settings)
         done = RewardStep(step + 1, steps, loss, accuracy, settings.learning_rate * share, norm, looked)
         result.history.append(done)
+        if looked is not None and settings.early_stopping:
+            best.look(looked, step + 1, reward_model)
         on_step(done)
-        if looked is not None and settings.early_stopping and best.is_worse_for_long(looked, step + 1, reward_model):
-            break
+        if keeper is not None:
+            keeper.after_step(step + 1, steps, lambda: _state(result, best, optimizer))
+    check_finite(parameters)
     return _finish(result, best, held_out)
 
 
@@ -165,6 +191,44 @@ def _new_result(
         comparisons_without_pairs=len(comparisons) - len(examples),
         cuts=cuts,
     )
+
+
+def _identity(
+    reward_model: RewardModel, examples: Sequence[_Example], held_out: Sequence[_Example], settings: RewardModelSettings
+) -> dict[str, Any]:
+    """What the trained weights follow from."""
+    looked_at = held_out if settings.early_stopping else []
+    return {
+        "trainer": "reward model",
+        "settings": settings.identity(),
+        "start": weights_hash(reward_model),
+        "comparisons": data_hash(asdict(example) for example in examples),
+        "validation": data_hash(asdict(example) for example in looked_at),
+    }
+
+
+def _state(result: RewardTrainingResult, best: _Best, optimizer: torch.optim.Optimizer) -> TrainingState:
+    tensors = capture(result.reward_model, optimizer)
+    tensors |= {f"{BEST}{name}": tensor for name, tensor in best.weights.items()}
+    values = {
+        "history": [step.to_dict() for step in result.history],
+        "best": {"accuracy": best.accuracy, "step": best.step, "worse": best.worse},
+    }
+    return TrainingState(len(result.history), tensors, values)
+
+
+def _resume(
+    keeper: StateKeeper, result: RewardTrainingResult, best: _Best, optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any],
+) -> None:  # fmt: skip
+    """Put everything back as it was after the last step that was saved, if there is one."""
+    state = keeper.resume(identity)
+    if state is None:
+        return
+    restore(result.reward_model, optimizer, state.tensors)
+    result.history = [RewardStep(**step) for step in state.values["history"]]
+    best.accuracy, best.step, best.worse = (state.values["best"][name] for name in ("accuracy", "step", "worse"))
+    best.weights = {name.removeprefix(BEST): tensor for name, tensor in state.tensors.items() if name.startswith(BEST)}
 
 
 def _order(count: int, steps: int, settings: RewardModelSettings) -> list[list[int]]:
@@ -208,8 +272,8 @@ def _backward(
         loss.backward()
         total += float(loss.detach())
         for own, example in zip(scores, batch, strict=True):
-            right, count = _right_pairs(own.detach(), example.pairs)
-            credit, strict = credit + right, strict + count
+            credits = _pair_credits(own.detach(), example.pairs)
+            credit, strict = credit + sum(credits), strict + len(credits)
     return total, credit / strict if strict else 0.0
 
 
@@ -219,11 +283,10 @@ def _mixed_precision(settings: RewardModelSettings) -> torch.autocast:
     return torch.autocast(device, torch.bfloat16, enabled=settings.mixed_precision == "bfloat16")
 
 
-def _right_pairs(scores: Tensor, pairs: Sequence[Pair]) -> tuple[float, int]:
-    """(pairs ordered as the person did, pairs that are no ties)."""
+def _pair_credits(scores: Tensor, pairs: Sequence[Pair]) -> list[float]:
+    """1 for each pair that is ordered as the person did, 0 for the others; ties are left out."""
     values = [*scores.tolist(), 0.0]
-    decided = [pair for pair in pairs if pair.target != 0.5]
-    return float(sum(values[pair.chosen] > values[pair.rejected] for pair in decided)), len(decided)
+    return [float(values[pair.chosen] > values[pair.rejected]) for pair in pairs if pair.target != 0.5]
 
 
 def _update(
@@ -259,8 +322,7 @@ def _look(
 def _accuracy(reward_model: RewardModel, examples: Sequence[_Example]) -> Share:
     reward_model.eval()
     scores = reward_model.score_encoded([example.encoded for example in examples])
-    counted = [_right_pairs(own, example.pairs) for own, example in zip(scores, examples, strict=True)]
-    return Share(sum(right for right, _ in counted), sum(count for _, count in counted))
+    return clustered_share(_pair_credits(own, example.pairs) for own, example in zip(scores, examples, strict=True))
 
 
 @dataclass
@@ -273,13 +335,17 @@ class _Best:
     weights: dict[str, Tensor] = field(default_factory=dict)
     worse: int = 0
 
-    def is_worse_for_long(self, accuracy: float, step: int, reward_model: RewardModel) -> bool:
-        """Keep the weights if they are the best yet; True once `patience` looks in a row were no better."""
+    def look(self, accuracy: float, step: int, reward_model: RewardModel) -> None:
+        """Keep the weights if they are the best yet."""
         if accuracy > self.accuracy:
             self.accuracy, self.step, self.worse = accuracy, step, 0
             self.weights = {name: tensor.detach().clone() for name, tensor in reward_model.state_dict().items()}
-            return False
-        self.worse += 1
+        else:
+            self.worse += 1
+
+    @property
+    def is_worse_for_long(self) -> bool:
+        """True once `patience` looks in a row were no better."""
         return self.worse >= self.patience
 
 
@@ -309,7 +375,7 @@ def score_pairs(reward_model: RewardModel, comparisons: Sequence[RankedCompariso
     scores = reward_model.scores([one.prompt for one in comparisons], [one.candidates for one in comparisons])
     reward_model.train(was_training)
     pairs = []
-    for comparison, own in zip(comparisons, scores, strict=True):
+    for number, (comparison, own) in enumerate(zip(comparisons, scores, strict=True)):
         lengths = [len(reply_text(candidate)) for candidate in comparison.candidates]
         best_rank = min((rank for rank in comparison.ranks if rank is not None), default=None)
         for pair in comparison_pairs(comparison.ranks):
@@ -320,6 +386,7 @@ def score_pairs(reward_model: RewardModel, comparisons: Sequence[RankedCompariso
                     chosen_length=lengths[pair.chosen],
                     rejected_length=lengths[pair.rejected],
                     strength=comparison.strength if comparison.ranks[pair.chosen] == best_rank else None,
+                    comparison=number,
                 )
             )
     return pairs

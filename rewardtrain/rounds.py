@@ -10,13 +10,15 @@ import logging
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from feedback import audit, queue, snapshots
 from feedback.errors import FeedbackError, NoPolicy
-from feedback.models import ModelVersion, Project, QueuedWork, Ranking, User
-from rewardtrain import promotions
+from feedback.models import ModelVersion, Project, Prompt, PromptGroup, QueuedWork, Ranking, User
+from rewardtrain import promotions, round_settings, runs
+from rewardtrain.gate import GateSettings
+from rewardtrain.hyperparameters import InvalidSettings
 from rewardtrain.models import Round, TrainingRun
 from rewardtrain.seeds import stable_seed
 
@@ -43,7 +45,8 @@ def start_round(
     """Begin a turn of the circle with a snapshot of what is there now.
 
     hyperparameters  {"reward_model": {…}, "policy": {…}, "gate": {…}}: what differs from the project's own
-    Raises           RoundRefused while another round runs, NoPolicy, or when too little was ranked
+    Raises           RoundRefused while another round runs, when too little was ranked, with settings that cannot
+                     work, or with too few prompts for the gate; NoPolicy
     """
     if project.policy_id is None:
         raise NoPolicy("No model serves in this project yet. A manager sets one in the project's admin page.")
@@ -54,6 +57,9 @@ def start_round(
         raise RoundRefused(
             f"There are {ranked} rankings; a round needs at least {FEWEST_RANKINGS}. Collect more first."
         )
+    chosen = _settings(project, hyperparameters or {})
+    if problem := GateSettings.from_dict(chosen.get("gate", {})).problem_with(validation_prompts(project)):
+        raise RoundRefused(problem)
     number = (Round.objects.filter(project=project).aggregate(last=Max("number"))["last"] or 0) + 1
     seed = stable_seed(project.slug, number) % 2**31 if seed is None else seed
     try:
@@ -63,7 +69,7 @@ def start_round(
                 number=number,
                 trigger=trigger,
                 seed=seed,
-                hyperparameters=_merged(project.hyperparameters, hyperparameters or {}),
+                hyperparameters=chosen,
                 started_by=by,
                 policy_before_id=project.policy_id,
                 snapshot=snapshots.freeze(project=project, kind="preference", created_by=by),
@@ -74,8 +80,15 @@ def start_round(
     return turn
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    return {part: {**base.get(part, {}), **over.get(part, {})} for part in {*base, *over}}
+def _settings(project: Project, over: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The project's settings with what differs this time, or RoundRefused with everything that cannot work."""
+    sampling = {"temperature": project.temperature, "max_new_tokens": project.max_new_tokens}
+    try:
+        chosen = round_settings.merged(project.hyperparameters, over)
+        round_settings.check(chosen, sampling)
+    except InvalidSettings as err:
+        raise RoundRefused(f"A round cannot work with these settings. {err.message}") from err
+    return chosen
 
 
 def new_rankings(project: Project, since: Round | None) -> int:
@@ -84,24 +97,33 @@ def new_rankings(project: Project, since: Round | None) -> int:
     return ranked.filter(created_at__gt=since.created_at).count() if since else ranked.count()
 
 
-def start_due_rounds() -> list[Round]:
-    """Start a round in every project that asks for one after so many new comparisons and has them."""
-    started = []
-    for project in Project.objects.open().filter(round_every__gt=0, policy__isnull=False):
-        last = Round.objects.filter(project=project).order_by("-number").first()
-        if last is not None and last.state in {*Round.ACTIVE, Round.State.DECISION}:
-            continue  # one at a time, and none behind a manager's back
-        if new_rankings(project, since=last) >= max(project.round_every, FEWEST_RANKINGS):
-            try:
-                started.append(start_round(project=project, trigger=Round.Trigger.BEAT))
-            except FeedbackError as err:
-                logger.info("round not started project=%s reason=%s", project.pk, err.message)
-    return started
+def validation_prompts(project: Project) -> int:
+    """How many prompts there are for a gate to be measured on."""
+    return Prompt.objects.filter(project=project).of_split(PromptGroup.Split.VALIDATION).count()
 
 
-def advance_rounds() -> int:
-    """Move every active round as far as it can go. Returns how many steps were taken."""
-    return sum(advance(turn) for turn in Round.objects.filter(state__in=Round.ACTIVE).order_by("pk"))
+def self_starting() -> QuerySet[Project]:
+    """The projects that ask for a round after so many new comparisons."""
+    return Project.objects.open().filter(round_every__gt=0, policy__isnull=False)
+
+
+def start_if_due(project: Project) -> Round | None:
+    """Start a round where there are as many new comparisons as the project asks for."""
+    last = Round.objects.filter(project=project).order_by("-number").first()
+    if last is not None and last.state in {*Round.ACTIVE, Round.State.DECISION}:
+        return None  # one at a time, and none behind a manager's back
+    if new_rankings(project, since=last) < max(project.round_every, FEWEST_RANKINGS):
+        return None
+    try:
+        return start_round(project=project, trigger=Round.Trigger.BEAT)
+    except FeedbackError as err:
+        logger.info("round not started project=%s reason=%s", project.pk, err.message)
+        return None
+
+
+def active_rounds() -> QuerySet[Round]:
+    """The rounds that may have a step to take."""
+    return Round.objects.filter(state__in=Round.ACTIVE).order_by("pk")
 
 
 @transaction.atomic
@@ -183,12 +205,12 @@ def _after_gate(turn: Round) -> bool:
     return True
 
 
-def _all_done(turn: Round, runs: list[TrainingRun | None], what: str) -> bool:
-    for run in runs:
+def _all_done(turn: Round, awaited: list[TrainingRun | None], what: str) -> bool:
+    for run in awaited:
         if run is not None and run.state in {QueuedWork.State.FAILED, QueuedWork.State.CANCELLED}:
             _fail(turn, what, run)
             return False
-    return all(run is not None and run.state == QueuedWork.State.DONE for run in runs)
+    return all(run is not None and run.state == QueuedWork.State.DONE for run in awaited)
 
 
 def run_of(turn: Round, kind: str) -> TrainingRun | None:
@@ -197,17 +219,15 @@ def run_of(turn: Round, kind: str) -> TrainingRun | None:
 
 
 def _start_run(turn: Round, kind: str, part: str, parent: ModelVersion | None) -> TrainingRun:
-    run, made = TrainingRun.objects.get_or_create(
-        round=turn,
-        kind=kind,
-        defaults={
-            "project": turn.project,
-            "snapshot": turn.snapshot,
-            "parent": parent,
-            "hyperparameters": turn.hyperparameters.get(part, {}),
-            "seed": stable_seed(turn.seed, kind) % 2**31,
-        },
-    )
+    fields: dict[str, Any] = {
+        "project": turn.project,
+        "snapshot": turn.snapshot,
+        "parent": parent,
+        "hyperparameters": turn.hyperparameters.get(part, {}),
+        "seed": stable_seed(turn.seed, kind) % 2**31,
+        "code_version": runs.code_version,  # asked only where the row is new
+    }
+    run, made = TrainingRun.objects.get_or_create(round=turn, kind=kind, defaults=fields)
     if made:
         queue.ring(run)
     return run
@@ -219,7 +239,7 @@ def stop_round(*, turn: Round, by: User | None, reason: str) -> None:
 
     Raises  RoundRefused when it is not active any more
     """
-    runs = TrainingRun.objects.filter(round=turn).unfinished()  # type: ignore[attr-defined]
+    unfinished = TrainingRun.objects.filter(round=turn).unfinished()  # type: ignore[attr-defined]
     if turn.state not in Round.ACTIVE or not _move(
         turn,
         Round.State.FAILED,
@@ -228,5 +248,49 @@ def stop_round(*, turn: Round, by: User | None, reason: str) -> None:
         decided_by=by,
     ):
         raise RoundRefused("This round has moved on already. Reload the page.")
-    runs.update(state=QueuedWork.State.CANCELLED, lease_token=None, lease_until=None, finished_at=timezone.now())
+    unfinished.update(state=QueuedWork.State.CANCELLED, lease_token=None, lease_until=None, finished_at=timezone.now())
     audit.record("round.stopped", project=turn.project, actor=by, target=turn, reason=reason)
+
+
+def why_not_resumed(turn: Round) -> str:
+    """Why a round that ended without a policy cannot go on, in words for a manager; empty when it can."""
+    if turn.state != Round.State.FAILED:
+        return "Only a round that failed or was stopped can go on."
+    if turn.policy_before_id != turn.project.policy_id:
+        return "Another policy serves by now. Start a new round from that one."
+    if Round.objects.filter(project=turn.project, number__gt=turn.number).exists():
+        return "A later round has begun. Start a new one when that has ended."
+    return ""
+
+
+@transaction.atomic
+def resume_round(*, turn: Round, by: User | None) -> None:
+    """Let a round that failed or was stopped go on at the stage it had reached; a run goes on from its saved state.
+
+    Raises  RoundRefused when it cannot, saying why
+    """
+    if reason := why_not_resumed(turn):
+        raise RoundRefused(reason)
+    error, stage = turn.error, _stage_reached(turn)
+    try:
+        with transaction.atomic():
+            moved = _move(turn, stage, error="", decided_at=None, decided_by=None)
+    except IntegrityError as err:
+        raise RoundRefused("Another round was started at the same moment. That one runs.") from err
+    if not moved:
+        raise RoundRefused("This round has moved on already. Reload the page.")
+    if turn.snapshot is not None and stage == Round.State.SNAPSHOT:
+        queue.requeue(turn.snapshot)
+    for run in TrainingRun.objects.filter(round=turn):
+        queue.requeue(run, states=(QueuedWork.State.FAILED, QueuedWork.State.CANCELLED))
+    audit.record("round.resumed", project=turn.project, actor=by, target=turn, after=error)
+
+
+def _stage_reached(turn: Round) -> str:
+    """The stage a round was in when it ended: its furthest run says so."""
+    kinds = set(TrainingRun.objects.filter(round=turn).values_list("kind", flat=True))
+    if TrainingRun.Kind.GATE in kinds:
+        return Round.State.GATE
+    if TrainingRun.Kind.POLICY in kinds:
+        return Round.State.POLICY
+    return Round.State.REWARD_MODELS if kinds else Round.State.SNAPSHOT

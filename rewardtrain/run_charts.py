@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 from feedback import charts
 from feedback.templatetags.shares import percent, signed
-from rewardtrain.errors import LearningError
-from rewardtrain.gate import GateSettings
-from rewardtrain.models import LedgerEntry, MetricPoint, Round, TrainingRun
+from rewardtrain.models import LedgerEntry, MetricPoint, TrainingRun
+from rewardtrain.round_settings import gate_of
 
 BEST_PAID_STEPS = 10
 BEST_PAID = 4
@@ -80,7 +79,7 @@ def _series(runs: Sequence[int], names: Sequence[str]) -> dict[tuple[int, str], 
 
 
 def _policy_charts(run: TrainingRun, own: dict[str, Points], before: dict[str, Points], steps: int) -> list[RunChart]:
-    gate = gate_settings(run.round)
+    gate = gate_of(run.round.hyperparameters if run.round else {})
     policy = str(run.parent) if run.parent else "the policy before"
     longest = own["ppo/length"][0][1] * (1 + gate.most_length_change) if own["ppo/length"] else None
     at_most = f"gate near {longest:.0f}" if longest else ""
@@ -127,14 +126,6 @@ def _chart(
     last = value(points[-1][1]) if points else "–"
     longest = int(max([steps, *(x for x, _ in behind)]))
     return RunChart(title, last, unit, points, behind, low, high, longest, bound, bound_name)
-
-
-def gate_settings(turn: Round | None) -> GateSettings:
-    """The gate a round has to pass; the usual one where its settings cannot be read."""
-    try:
-        return GateSettings.from_dict(turn.hyperparameters.get("gate", {}) if turn else {})
-    except LearningError:
-        return GateSettings()
 
 
 def smaller_figures(run: TrainingRun) -> list[tuple[str, str]]:

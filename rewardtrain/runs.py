@@ -22,7 +22,7 @@ from feedback import queue
 from feedback.errors import FeedbackError
 from feedback.models import ModelVersion
 from rewardtrain.child_environment import NICENESS, trainer_environment
-from rewardtrain.errors import LearningError
+from rewardtrain.errors import CheckpointNotWritten, LearningError
 from rewardtrain.models import LedgerEntry, MetricPoint, TrainingRun
 
 if TYPE_CHECKING:
@@ -31,8 +31,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+PAUSE_SECONDS = 60  # between looks whether a disk that was full has room again
+
+
 class LeaseLost(RuntimeError):
     """The run was stopped, or another process has it now: this one must end without writing anything more."""
+
+
+class RunRefused(FeedbackError):
+    """A run that cannot go on; the message says why."""
+
+    code = "run_refused"
+    status = 409
 
 
 class Reporter:
@@ -45,12 +55,26 @@ class Reporter:
         self.run = run
         self.on_progress = on_progress
 
-    def begin(self, steps_total: int, **changes: Any) -> None:
-        """Say how many steps there will be; figures of an attempt that died are replaced by this one's."""
+    def begin(self, steps_total: int, done: int = 0) -> None:
+        """Say how many steps there will be, and after how many this attempt goes on.
+
+        What an attempt that died had written of later steps is replaced by what this one writes.
+        """
         with transaction.atomic():
-            self._write(steps_total=steps_total, steps_done=0, progress=0.0, **changes)
-            MetricPoint.objects.filter(run=self.run).delete()
-            LedgerEntry.objects.filter(run=self.run).delete()
+            share = min(1.0, done / max(1, steps_total))
+            self._write(steps_total=steps_total, steps_done=done, resumed_step=done, progress=share)
+            MetricPoint.objects.filter(run=self.run, step__gt=done).delete()
+            LedgerEntry.objects.filter(run=self.run, step__gt=done).delete()
+
+    def keep(self, **found: Any) -> None:
+        """Note on the row what a resumed attempt must not measure again."""
+        self.run.result = {**self.run.result, **found}
+        self._write(result=self.run.result)
+
+    def saved(self, step: int) -> None:
+        """The state after `step` is on the disk. A run that gets on is no hopeless one, however often it was killed."""
+        self._write(checkpoint_step=step, attempts=1)
+        self.run.checkpoint_step, self.run.attempts = step, 1
 
     def step(self, done: int, total: int, figures: Mapping[str, float]) -> None:
         """One step is done. Figures that are no number (not measured) are left out."""
@@ -79,7 +103,11 @@ class Reporter:
 
 
 def work_on_run(run_id: int, on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None) -> bool:
-    """Claim a run and do its work in this process. False when it was not due: somebody else has it, or it is over."""
+    """Claim a run and do its work in this process. False when it was not due: somebody else has it, or it is over.
+
+    A run that was killed, or waited for its disk, goes on from its last saved state. It never starts anew where a
+    state was saved and is gone: it fails then, with the reason.
+    """
     run = queue.claim(TrainingRun, run_id)
     if run is None:
         return False
@@ -94,19 +122,29 @@ def work_on_run(run_id: int, on_progress: Callable[[int, int, Mapping[str, float
                 TrainingRun.Kind.GATE: learning.measure_gate,
             }[TrainingRun.Kind(run.kind)]
             outcome = work(run, Reporter(run, on_progress))
-        return _finish(run, outcome)
+        _finish(run, outcome)
+        learning.forget_states(run)
+        return True
     except LeaseLost:
         logger.info("run ended without its lease run=%s", run_id)
         return False
+    except CheckpointNotWritten as err:
+        logger.exception("run waits for its disk run=%s", run_id)
+        queue.pause(run, _said(err), retry_after=PAUSE_SECONDS)
+        raise
     except Exception as err:
         logger.exception("run failed run=%s", run_id)
-        message = getattr(err, "message", "") or f"{type(err).__name__}: {err}"
-        queue.fail(run, message[:2000], permanent=is_permanent(err))
+        queue.fail(run, _said(err), permanent=is_permanent(err))
         raise
 
 
+def _said(err: BaseException) -> str:
+    message = getattr(err, "message", "") or f"{type(err).__name__}: {err}"
+    return message[:2000]
+
+
 @transaction.atomic
-def _finish(run: TrainingRun, outcome: Outcome) -> bool:
+def _finish(run: TrainingRun, outcome: Outcome) -> None:
     """Register what a run made and mark it done, both or neither."""
     made = {}
     if outcome.kind:
@@ -120,7 +158,6 @@ def _finish(run: TrainingRun, outcome: Outcome) -> bool:
         )
     if not queue.finish(run, result=outcome.result, **made):
         raise LeaseLost(f"Run {run.pk} was stopped, or another process works on it now.")
-    return True
 
 
 def is_permanent(err: BaseException) -> bool:
@@ -181,6 +218,21 @@ def queue_run(*, ring: bool = True, **fields: Any) -> TrainingRun:
     return run
 
 
+RESUMABLE = (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
+
+
+def resume(run: TrainingRun, *, ring: bool = True) -> None:
+    """Let a run that failed or was stopped go on from its last saved state.
+
+    Raises  RunRefused when it has not ended that way, or when nothing was saved
+    """
+    if not run.checkpoint_step:
+        raise RunRefused(f"Run {run.pk} saved no state to go on from. Start a new one.")
+    if not queue.requeue(run, states=RESUMABLE, ring_now=ring):
+        run.refresh_from_db(fields=["state"])
+        raise RunRefused(f"Run {run.pk} is {run.get_state_display()}; only one that failed or was stopped can go on.")
+
+
 def code_version() -> str:
     """The commit this code is at, where that can be told."""
     try:
@@ -192,6 +244,6 @@ def code_version() -> str:
             timeout=5,
             check=False,
         )
-    except OSError:
+    except (OSError, subprocess.SubprocessError):
         return ""
     return found.stdout.strip()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from functools import partial
+
 from celery import shared_task
+
+logger = logging.getLogger(__name__)
 
 
 @shared_task(name="rewardtrain.generate_candidates", acks_late=True)
@@ -43,5 +49,15 @@ def advance_rounds() -> None:
     """Start the rounds that are due and move the others on. Running it twice changes nothing."""
     from rewardtrain import rounds
 
-    rounds.start_due_rounds()
-    rounds.advance_rounds()
+    for project in rounds.self_starting():
+        _part(f"start a round project={project.pk}", partial(rounds.start_if_due, project))
+    for turn in rounds.active_rounds():
+        _part(f"advance round={turn.pk}", partial(rounds.advance, turn))
+
+
+def _part(name: str, work: Callable[[], object]) -> None:
+    """What goes wrong in one project or round leaves the others alone."""
+    try:
+        work()
+    except Exception:  # noqa: BLE001 - the worker's outermost edge; the next beat tries again
+        logger.exception("could not %s", name)

@@ -217,6 +217,20 @@ def steps_of(run: TrainingRun) -> str:
     return f"step {run.steps_done:,} of {run.steps_total:,}" if run.steps_total else "starting"
 
 
+def goes_on(row: RoundRow) -> str:
+    """Where a round that ended early would go on, in words; empty for one that did not."""
+    if row.turn.state != Round.State.FAILED:
+        return ""
+    broken = [run for run in row.runs.values() if run.state in ("failed", "cancelled")]
+    saved = next((run for run in broken if run.checkpoint_step), None)
+    if saved is not None:
+        what = "PPO" if saved.kind == TrainingRun.Kind.POLICY else f"the {saved.get_kind_display()}"
+        return f"What was learned before is kept; {what} goes on after step {saved.checkpoint_step:,}."
+    if broken:
+        return "What was learned before is kept; the step that did not end begins anew."
+    return "It goes on where it was."
+
+
 def accuracy(run: TrainingRun) -> str:
     """What a reward model reports of itself."""
     figures = run.produced.figures if run.produced else {}
@@ -232,9 +246,10 @@ def run_seconds(run: TrainingRun) -> float:
 
 def seconds_left(run: TrainingRun) -> float | None:
     """About how long a run still takes, as fast as it went so far; None before its first step."""
-    if run.state != QueuedWork.State.RUNNING or not run.steps_done or run.started_at is None:
+    done = run.steps_done - run.resumed_step  # since it was started last
+    if run.state != QueuedWork.State.RUNNING or done <= 0 or run.started_at is None:
         return None
-    return run_seconds(run) / run.steps_done * max(0, run.steps_total - run.steps_done)
+    return run_seconds(run) / done * max(0, run.steps_total - run.steps_done)
 
 
 def heard_from(run: TrainingRun) -> datetime | None:

@@ -15,4 +15,5 @@ urlpatterns = [
     path("<int:number>/ledger/", ledger.ledger, name="ledger"),
     path("<int:number>/decide/", rounds.decide, name="decide"),
     path("<int:number>/stop/", rounds.stop, name="stop"),
+    path("<int:number>/resume/", rounds.resume, name="resume"),
 ]

@@ -21,7 +21,7 @@ ROOT = Path(settings.BASE_DIR)
 APPS = ("annotate", "feedback", "rewardtrain")
 OURS = (*APPS, "config")
 LEARNING_PACKAGES = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors", "tokenizers"}
-PURE = ("losses", "advantages", "kl", "reranking", "metrics", "shared_prefix")
+PURE = ("losses", "advantages", "kl", "reranking", "metrics", "shared_prefix", "student_t")
 
 
 def python_files(*folders: str) -> list[Path]:

@@ -183,7 +183,7 @@ def _refuse_status(response: httpx2.Response, content: bytes, key: str) -> None:
         return
     if status == 429:
         after = _retry_after(response)
-        raise GenerationFailed("The model server is busy (429). It will be asked again.", retry_after=after)
+        raise GenerationFailed("The model server is busy (429).", retry_after=after)
     if status >= 500:
         raise GenerationFailed(f"The model server failed ({status}).", retry_after=_retry_after(response))
     if status in {401, 403}:

@@ -16,10 +16,10 @@ from feedback.errors import FeedbackError, ReasonNeeded
 from feedback.models import ModelVersion, Project
 from feedback.pages.access import managed_project, person
 from feedback.pages.parts import render_page_or_part
-from rewardtrain import promotions, run_charts
+from rewardtrain import promotions, round_settings, run_charts
 from rewardtrain import rounds as verbs
 from rewardtrain import timeline as timelines
-from rewardtrain.forms import DecisionForm, ReasonForm
+from rewardtrain.forms import DecisionForm, ReasonForm, RollBackForm
 from rewardtrain.gate_samples import sample_of, sorted_lines
 from rewardtrain.models import Round, TrainingRun
 from rewardtrain.timeline import RoundRow
@@ -89,6 +89,9 @@ def _why_not(project: Project, active: RoundRow | None) -> str:
     ranked = verbs.new_rankings(project, since=None)
     if ranked < verbs.FEWEST_RANKINGS:
         return f"at {verbs.FEWEST_RANKINGS} rankings; there are {ranked}"
+    gate, prompts = round_settings.gate_of(project.hyperparameters), verbs.validation_prompts(project)
+    if prompts < gate.needed_prompts:
+        return f"at {gate.needed_prompts} validation prompts; there are {prompts}"
     return ""
 
 
@@ -110,6 +113,7 @@ def _report(request: HttpRequest, row: RoundRow | None) -> dict[str, Any]:
         "report_row": row,
         "lines": sorted_lines(row.gate_lines),
         "passed": bool(turn.gate_report.get("passed")),
+        "prompts": turn.gate_report.get("counts", {}).get("prompts"),
         "sample": sample,
         "sample_line": next((line for line in row.gate_lines if sample and line["key"] == sample.by), None),
         "form": DecisionForm(),
@@ -128,7 +132,10 @@ def _training(rows: list[RoundRow], named: RoundRow | None) -> dict[str, Any]:
         return {"training": None}
     run = row.current_run if row.is_active else row.runs.get(TrainingRun.Kind.POLICY) or row.current_run
     drawn = run if run and run.kind != TrainingRun.Kind.GATE else row.runs.get(TrainingRun.Kind.POLICY)
-    return {"training": row, "run": run, "reward": _reward_model(row), **_about(run), **_drawn(drawn)}
+    goes_on = "" if verbs.why_not_resumed(row.turn) else timelines.goes_on(row)
+    return {
+        "training": row, "run": run, "goes_on": goes_on, "reward": _reward_model(row), **_about(run), **_drawn(drawn)
+    }  # fmt: skip
 
 
 def _about(run: TrainingRun | None) -> dict[str, Any]:
@@ -226,6 +233,19 @@ def stop(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 
 
 @require_POST
+def resume(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Let a round that failed or was stopped go on where it was."""
+    project = managed_project(request, slug)
+    turn = get_object_or_404(Round.objects.select_related("project", "snapshot"), project=project, number=number)
+    try:
+        verbs.resume_round(turn=turn, by=person(request))
+    except FeedbackError as err:
+        return show_rounds(request, project, number, status=err.status, refused=err.message)
+    messages.success(request, f"Round {number} goes on. You may leave this page.")
+    return HttpResponseRedirect(reverse("rewardtrain:rounds", args=[slug]))
+
+
+@require_POST
 def decide(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     """Promote the policy of a round that waits, or refuse it."""
     project = managed_project(request, slug)
@@ -255,23 +275,24 @@ def _decided(request: HttpRequest, project: Project, turn: Round, decision: str,
 
 @require_http_methods(["GET", "POST"])
 def roll_back(request: HttpRequest, slug: str) -> HttpResponse:
-    """Ask once, with a reason, before the policy before serves again."""
+    """Ask once, with a reason, before the policy before serves again. What is done is what was asked, or nothing."""
     project = managed_project(request, slug)
-    previous = promotions.previous_policy(project)
-    form = ReasonForm(request.POST or None)
+    form = RollBackForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            promotion = promotions.roll_back(project=project, by=person(request), **form.cleaned_data)
+            promotion = promotions.roll_back(
+                project=project, by=person(request), reason=form.cleaned_data["reason"], asked=form.asked
+            )
         except FeedbackError as err:
-            return _ask(request, project, previous, form, refused=err.message, status=err.status)
+            return _ask(request, project, form, refused=err.message, status=err.status)
         messages.success(request, f"{capfirst(str(promotion.to_version))} serves again, from the next message on.")
         return HttpResponseRedirect(reverse("rewardtrain:rounds", args=[slug]))
-    return _ask(request, project, previous, form, status=422 if form.errors else 200)
+    return _ask(request, project, form, status=422 if form.errors else 200)
 
 
-def _ask(
-    request: HttpRequest, project: Project, previous: ModelVersion | None, form: ReasonForm, *, status: int,
-    refused: str = "",
-) -> HttpResponse:  # fmt: skip
+def _ask(request: HttpRequest, project: Project, form: RollBackForm, *, status: int, refused: str = "") -> HttpResponse:
+    """The question, about the policies as they are now."""
+    project.refresh_from_db(fields=["policy"])
+    previous = promotions.previous_policy(project)
     context = {"project": project, "previous": previous, "form": form, "refused": refused}
     return render(request, "rewardtrain/roll_back.html", context, status=status)

@@ -43,13 +43,17 @@ def load(version: ModelVersion) -> Any:
     return load_policy(model_files.verified_folder(version)[0])
 
 
+def sampling(max_new_tokens: int) -> SamplingSettings:
+    """How replies are drawn for the measurement."""
+    return SamplingSettings(temperature=TEMPERATURE, max_new_tokens=max_new_tokens)
+
+
 def answer(policy: Any, prompts: Sequence[Any], *, seed: int, max_new_tokens: int, purpose: str = "test") -> Answers:
     """One reply per prompt at temperature 1, drawn with seeds of their own."""
     from rewardtrain.sampling import sample_replies
 
-    sampling = SamplingSettings(temperature=TEMPERATURE, max_new_tokens=max_new_tokens)
     seeds = [stable_seed("rehearsal", seed, purpose, index) for index in range(len(prompts))]
-    drawn = sample_replies(policy, policy.tokenizer, prompts, settings=sampling, seeds=seeds)
+    drawn = sample_replies(policy, policy.tokenizer, prompts, settings=sampling(max_new_tokens), seeds=seeds)
     return Answers([reply.text for reply in drawn], [len(reply.token_ids) for reply in drawn], drawn)
 
 
@@ -66,7 +70,7 @@ def compare(before: ModelVersion, after: ModelVersion, project: Project, seed: i
     old = answer(old_policy, prompts, seed=seed, max_new_tokens=project.max_new_tokens)
     new = answer(new_policy, prompts, seed=seed + 1, max_new_tokens=project.max_new_tokens)
     preference = measure.preference(prompts, old.texts, new.texts)
-    kl = learning.kl_to(old_policy, new_policy, prompts, new.drawn)
+    kl = learning.kl_to(old_policy, new_policy, prompts, new.drawn, sampling(project.max_new_tokens))
     found = {
         "prompts": len(prompts),
         "before": figures(prompts, old),

@@ -2,79 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-from uuid import uuid4
-
 import pytest
 
 from feedback import dialogues, invariants, snapshots
 from feedback.models import GenerationRequest, ModelVersion, Project, QueuedWork
-from feedback.rankings import record_ranking
 from rewardtrain import generation, promotions, rounds, runs
-from rewardtrain.checkpoints import folder_hash
 from rewardtrain.models import LedgerEntry, MetricPoint, Promotion, Round, TrainingRun
-from tests import make
+from tests.circle.turning import rank_everything, turn_here
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
-
-QUICK = {
-    "reward_model": {"comparisons_per_step": 4, "epochs": 1},
-    "policy": {
-        "updates": 2, "samples_per_update": 8, "minibatch_size": 4, "passes": 1, "warmup_updates": 0,
-        "malformed_penalty": 0.0, "learning_rate": 1e-5,
-    },
-    "gate": {"prompts": 6, "shown_samples": 4},
-}  # fmt: skip
-
-
-@pytest.fixture
-def project(tmp_path: Path, settings: Any) -> Project:
-    """A project whose policy is a tiny random network, with prompts on each side of the split."""
-    from tests.rewardtrain import tiny
-
-    settings.DATA_DIR = tmp_path
-    project = make.make_project(with_policy=False, max_new_tokens=8, candidates_per_turn=2, hyperparameters=QUICK)
-    folder = tiny.save_base(tmp_path / "models" / "tiny", tiny.make_llama(), tiny.make_tokenizer())
-    version = make.make_model(project, location="tiny", content_hash=folder_hash(folder), state="passed")
-    promotions.promote(project=project, to_version=version, reason="The first policy.")
-    for number in range(12):
-        make.make_prompt(project, f"train {number}", "train")
-    for number in range(6):
-        make.make_prompt(project, f"validation {number}", "validation")
-    return project
-
-
-def rank_everything(project: Project) -> None:
-    """Alice opens a dialogue from every prompt, the serving policy answers, and she prefers the longer reply."""
-    alice = make.make_member(project)
-    items = [dialogues.open_dialogue(project=project, prompt=prompt) for prompt in project.prompts.all()]
-    for request in GenerationRequest.objects.filter(dialogue__project=project):
-        generation.generate_candidates(request.pk)  # the first takes the others along
-    for item in items:
-        slot = make.slots.claim_slot(item.slots.get().pk, user=alice)
-        chat = dialogues.look_at_chat(slot)
-        longest_first = sorted(chat.candidates, key=lambda candidate: -len(candidate.text))
-        record_ranking(
-            slot=slot,
-            comparison=chat.comparison,
-            submit_key=uuid4(),
-            ranks={candidate.pk: place for place, candidate in enumerate(longest_first, start=1)},
-        )
-        dialogues.end_dialogue(slot=slot)
-
-
-def turn_here(turn: Round) -> Round:
-    """What the training worker and the sweep do, in this process."""
-    for _ in range(20):
-        snapshots.write_snapshot(turn.snapshot_id)
-        for run in TrainingRun.objects.filter(round=turn, state=QueuedWork.State.QUEUED):
-            runs.work_on_run(run.pk)
-        rounds.advance(turn)
-        turn.refresh_from_db()
-        if turn.state not in Round.ACTIVE:
-            return turn
-    raise AssertionError(f"round {turn.pk} is still {turn.state}: {turn.error}")
 
 
 def test_a_round_learns_from_rankings_and_its_policy_answers_next(project: Project) -> None:
@@ -148,8 +84,9 @@ def test_a_run_that_fails_ends_its_round_with_the_reason_and_leaves_the_policy(p
 
 
 def turn_here_until_policy_fails(project: Project) -> Round:
-    chosen = {"policy": {"updates": 0}}
-    turn = rounds.start_round(project=project, hyperparameters=chosen)
+    turn = rounds.start_round(project=project)
+    turn.hyperparameters["policy"]["updates"] = 0
+    turn.save()
     for _ in range(20):
         snapshots.write_snapshot(turn.snapshot_id)
         for run in TrainingRun.objects.filter(round=turn, state=QueuedWork.State.QUEUED):

@@ -12,6 +12,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from django.db import OperationalError, connection
@@ -173,12 +174,23 @@ def freeze_and_let_lapse(process_id: int) -> int:
     """Stop a process, though not in the middle of a write to SQLite, and end its leases. Gives how many it held."""
     while True:
         os.kill(process_id, signal.SIGSTOP)
+        eventually(lambda: is_frozen(process_id), seconds=30, what="it stands still", every=0.01)
         try:
             with impatient_database():
                 return GenerationRequest.objects.filter(state="running").update(lease_until=timezone.now())
         except OperationalError:
             os.kill(process_id, signal.SIGCONT)
             time.sleep(0.05)
+
+
+def is_frozen(process_id: int) -> bool:
+    """True once every thread stands still: a signal is sent before it is heard, and a lock may be taken between."""
+    tasks = Path(f"/proc/{process_id}/task")
+    if not tasks.exists():  # not Linux: nothing tells, so wait
+        time.sleep(0.5)
+        return True
+    states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks.iterdir()]
+    return set(states) == {"T"}
 
 
 @contextlib.contextmanager

@@ -227,6 +227,12 @@ def test_a_busy_server_says_when_to_come_back_within_reason(settings: Any, said:
         assert failure(server).retry_after == seconds
 
 
+def test_a_server_that_stays_busy_leaves_no_promise_on_the_request(settings: Any) -> None:
+    with serving(refuses(429)) as server:
+        allow(settings, server)
+        assert failure(server).message == "The model server is busy (429)."
+
+
 def test_a_server_that_is_not_there_is_said_to_be_away(settings: Any) -> None:
     with serving(stub_server.answers) as server:
         pass

@@ -28,11 +28,12 @@ Speaks = Callable[[GenerationJob, backends.Draw], str]
 
 @dataclasses.dataclass
 class Parrot:
-    """A backend that says what a function says. `passes` keeps what it was asked for."""
+    """A backend that says what a function says, and has no files. `passes` keeps what it was asked for."""
 
     speaks: Speaks
     passes: list[list[GenerationJob]] = dataclasses.field(default_factory=list)
     models: list[int] = dataclasses.field(default_factory=list)
+    held_to: set[tuple[int, str]] = dataclasses.field(default_factory=set)
     before_each: Callable[[GenerationJob, backends.Draw], None] = lambda job, draw: None
 
     def generate(self, jobs: Sequence[GenerationJob], sampling: Mapping[str, Any]) -> Iterator[MadeReply | FailedJob]:
@@ -61,7 +62,7 @@ class Parrot:
 
 @pytest.fixture
 def speak(monkeypatch: pytest.MonkeyPatch) -> Callable[[Speaks], Parrot]:
-    """Puts a parrot in the place of every model."""
+    """Puts a parrot in the place of every model, and keeps what hash each would be held to."""
 
     def speak(speaks: Speaks) -> Parrot:
         parrot = Parrot(speaks)
@@ -70,7 +71,11 @@ def speak(monkeypatch: pytest.MonkeyPatch) -> Callable[[Speaks], Parrot]:
             parrot.models.append(version.pk)
             return parrot
 
+        def hold_to(version: ModelVersion, found: str) -> None:
+            parrot.held_to.add((version.pk, found))
+
         monkeypatch.setattr(generation, "backend_for", stand_in)
+        monkeypatch.setattr(generation, "hold_to", hold_to)
         return parrot
 
     return speak
@@ -99,6 +104,13 @@ def lapse(request: GenerationRequest) -> None:
 
 
 # Made
+
+
+def test_a_model_is_held_to_the_files_that_spoke(speak: Any) -> None:
+    parrot = speak(distinct)
+    request = make.make_request()
+    generate_candidates(request.pk)
+    assert parrot.held_to == {(request.model_version_id, "ab" * 32)}
 
 
 def test_a_request_ends_with_k_replies_and_a_comparison_of_them(speak: Any) -> None:

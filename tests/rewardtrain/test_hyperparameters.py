@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from rewardtrain.gate import GateSettings
 from rewardtrain.hyperparameters import (
     InvalidSettings,
     LoraSettings,
@@ -15,7 +16,7 @@ from rewardtrain.hyperparameters import (
     learning_rate_share,
 )
 
-ALL = [SamplingSettings, LoraSettings, RewardModelSettings, PpoSettings]
+ALL = [SamplingSettings, LoraSettings, RewardModelSettings, PpoSettings, GateSettings]
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -38,6 +39,36 @@ def test_names_left_out_keep_their_defaults_and_unknown_ones_are_named():
     assert PpoSettings.from_dict({"updates": 3}) == PpoSettings(updates=3)
     with pytest.raises(InvalidSettings, match="no setting beta; known are .*kl_coef"):
         PpoSettings.from_dict({"beta": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (PpoSettings, [], r"Write settings as names with values, not as \[\]"),
+        (PpoSettings, None, "Write settings as names with values, not as None"),
+        (PpoSettings, {"updates": "3"}, "Set updates to a whole number, not '3'"),
+        (PpoSettings, {"updates": 2.5}, "Set updates to a whole number, not 2.5"),
+        (PpoSettings, {"updates": True}, "Set updates to a whole number, not True"),
+        (PpoSettings, {"learning_rate": [1]}, r"Set learning_rate to a number, not \[1\]"),
+        (PpoSettings, {"learning_rate": None}, "Set learning_rate to a number, not None"),
+        (PpoSettings, {"kl_coef": float("nan")}, "Set kl_coef to a number, not nan"),
+        (PpoSettings, {"kl_coef": 10**400}, "Set kl_coef to a number, not 10000"),
+        (PpoSettings, {"sampling": 3}, "Set sampling to names with values, not 3"),
+        (PpoSettings, {"sampling": {"top_k": "all"}}, "Set top_k to a whole number, not 'all'"),
+        (PpoSettings, {"share_prefix": 1}, "Set share_prefix to true or false, not 1"),
+        (PpoSettings, {"schedule": ["linear"]}, r"Set schedule to a word, not \['linear'\]"),
+        (RewardModelSettings, {"lora": {"target_modules": "q"}}, "Set target_modules to a list of names, not 'q'"),
+        (GateSettings, {"prompts": "many"}, "Set prompts to a whole number, not 'many'"),
+        (GateSettings, {"most_kl_nats": {}}, "Set most_kl_nats to a number, not {}"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_with_what_belongs_there(kind, values, message):
+    with pytest.raises(InvalidSettings, match=message):
+        kind.from_dict(values)
+
+
+def test_a_whole_number_is_a_number_too():
+    assert PpoSettings.from_dict({"kl_coef": 1, "sampling": SamplingSettings(max_new_tokens=9)}).kl_coef == 1
 
 
 @pytest.mark.parametrize(

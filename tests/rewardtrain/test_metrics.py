@@ -79,3 +79,13 @@ def test_explained_variance_of_perfect_constant_and_wrong_guesses():
     assert explained_variance([1.0], [2.0]) == explained_variance([], []) == 0.0
     with pytest.raises(ValueError, match="1 predictions, but 2 targets"):
         explained_variance([1.0], [1.0, 2.0])
+
+
+def test_the_pairs_of_one_ranking_are_no_independent_evidence():
+    right, wrong = {"chosen_score": 1.0, "rejected_score": 0.0}, {"chosen_score": 0.0, "rejected_score": 1.0}
+    apart = [ScoredPair(**right)] * 7 + [ScoredPair(**wrong)] * 3
+    together = [
+        ScoredPair(**(right if number < 7 else wrong), comparison=number) for number in range(10) for _ in range(6)
+    ]
+    assert pair_accuracy(together).value == pair_accuracy(apart).value == 0.7
+    assert pair_accuracy(together).interval == pair_accuracy(apart).interval

@@ -225,11 +225,35 @@ def test_under_lora_the_reference_is_the_base_with_its_adapters_off(tmp_path, ki
     assert float((moved - expected).abs().max()) > 0.01
 
 
-def _move_adapters(policy):
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_policy_that_starts_from_an_adapter_is_held_to_that_adapter_and_not_to_the_base(tmp_path, kind):
+    base = save_base(tmp_path / "base", DECODERS[kind](), make_tokenizer())
+    first = load_policy_with_value(base, lora=LoraSettings(rank=2), seed=3)
+    _move_adapters(first)
+    first.save(tmp_path / "first")
+    policy = load_policy_with_value(tmp_path / "first", lora=LoraSettings(rank=2))
+    trained = [name for name, one in policy.named_parameters() if one.requires_grad]
+    expected = policy.evaluate_replies(PROMPTS, REPLIES, OWNERS).logprobs.detach()
+    reference = reference_policy(policy)
+    assert [name for name, one in policy.named_parameters() if one.requires_grad] == trained
+    assert_close(reference.logprobs(PROMPTS, REPLIES, OWNERS), expected)
+    _move_adapters(policy, seed=2)
+    assert_close(reference.logprobs(PROMPTS, REPLIES, OWNERS), expected)
+    moved = policy.evaluate_replies(PROMPTS, REPLIES, OWNERS).logprobs
+    assert float((moved - expected).abs().max()) > 0.01
+    moved.sum().backward()
+    assert all(one.grad is not None for name, one in policy.named_parameters() if name in trained and "lora" in name)
+    policy.save(tmp_path / "second")
+    assert not any(path.is_dir() for path in (tmp_path / "second").iterdir())  # the reference is not saved along
+    again = load_policy(tmp_path / "second").evaluate_replies(PROMPTS, REPLIES, OWNERS).logprobs
+    assert_close(again, moved.detach())
+
+
+def _move_adapters(policy, seed=1):
     with torch.no_grad():
         for name, parameter in policy.network.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
+            if "lora_B.default" in name:
+                parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(seed))
 
 
 def test_only_adapters_and_value_head_are_trained_under_lora(tmp_path):

@@ -517,8 +517,28 @@ def test_an_update_without_steps_reports_zeros_and_no_division_by_zero():
 
 def test_a_reply_that_many_prompts_got_loses_the_logarithm_of_their_number():
     replies = [reply([9, 2], text) for text in ("same", "same", "own", "same", "other", "same")]
-    rollout = make_rollout(owners=[0, 0, 0, 1, 1, 2], replies=replies, prompts=[PROMPTS[0]] * 3)
+    rollout = make_rollout(owners=[0, 0, 0, 1, 1, 2], replies=replies, prompts=PROMPTS[:3], prompt_ids=[[3], [4], [5]])
     assert_close(repetitions(rollout), t([3.0, 3.0, 1.0, 3.0, 1.0, 3.0]).log())  # one prompt's twins count once
+    rollout.prompt_ids = [[3], [3], [5]]  # a prompt that was asked twice is one prompt
+    assert_close(repetitions(rollout), t([2.0, 2.0, 1.0, 2.0, 1.0, 2.0]).log())
+
+
+def collapsed(prompts: int, distinct: int) -> Rollout:
+    """Forty samples, of so many different prompts, with so many different replies."""
+    return make_rollout(
+        owners=list(range(40)), prompts=[PROMPTS[0]] * 40, prompt_ids=[[3 + place % prompts] for place in range(40)],
+        replies=[reply([9, 2], f"reply {place % distinct}") for place in range(40)],
+        response_mask=torch.ones(40, 1, dtype=torch.bool), rewards=torch.zeros(40, 1), advantages=torch.zeros(40, 1),
+        **{name: torch.zeros(40, 1) for name in ("logprobs", "ref_logprobs", "values")},
+    )  # fmt: skip
+
+
+def test_a_policy_that_gives_everybody_the_same_reply_is_stopped():
+    settings = dataclasses.replace(TINY, collapse_distinct_rate=0.1)
+    check_rollout(collapsed(prompts=40, distinct=4), 0, settings)
+    with pytest.raises(TrainingDiverged, match="At update 3 40 prompts got only 3 different replies"):
+        check_rollout(collapsed(prompts=40, distinct=3), 2, settings)
+    check_rollout(collapsed(prompts=10, distinct=1), 0, settings)  # few prompts asked again and again: one good answer
 
 
 def test_repetition_costs_nothing_unless_it_is_asked_for():

@@ -243,6 +243,30 @@ def test_what_was_measured_against_another_policy_waits_for_a_person(monkeypatch
     assert Project.objects.get().policy == newer
 
 
+@pytest.mark.parametrize("state", ["policy", "gate"])
+def test_a_policy_whose_round_is_not_over_can_not_serve_yet(state):
+    turn = waiting_round()
+    made = turn.policy_after
+    over = {"policy_after": None} if state == "policy" else {}  # its run is done, the round has not moved on yet
+    Round.objects.update(state=state, gate_report={}, **over)
+    with pytest.raises(PromotionRefused, match="Round 1, which made policy 2, is .*Wait until it has ended, or stop"):
+        promotions.promote(project=turn.project, to_version=made, reason="I can not wait.")
+    assert Project.objects.get().policy == turn.policy_before
+    rounds.stop_round(turn=Round.objects.get(), by=None, reason="I can not wait.")
+    promotions.promote(project=turn.project, to_version=made, reason="I can not wait.")
+    assert Project.objects.get().policy == made
+
+
+def test_refusing_never_retires_what_serves():
+    turn = waiting_round()
+    Project.objects.update(policy=turn.policy_after)
+    promotions.refuse(round=turn, reason="It serves already.")
+    turn.refresh_from_db()
+    assert turn.state == "refused"
+    assert turn.policy_after.state == ModelVersion.State.PASSED
+    assert Project.objects.get().policy == turn.policy_after
+
+
 def test_refusing_retires_the_policy_and_leaves_what_serves():
     turn = waiting_round(FAILED)
     promotions.refuse(round=turn)

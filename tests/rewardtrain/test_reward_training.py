@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 
 import pytest
 import torch
@@ -27,6 +26,7 @@ from tests.rewardtrain.tiny import (
     make_gpt2,
     make_llama,
     make_tokenizer,
+    planted,
     save_base,
     user,
 )
@@ -42,18 +42,6 @@ QUICK = RewardModelSettings(learning_rate=3e-3, epochs=3, seed=5)
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     return save_base(tmp_path_factory.mktemp("bases") / "llama", *BASES["decoder"]())
-
-
-def planted(count: int, seed: int, k: int = 4) -> list[RankedComparison]:
-    """Comparisons in which more a's and fewer b's are better."""
-    rng = random.Random(seed)
-    comparisons = []
-    for _ in range(count):
-        texts = ["".join(rng.choices("abcdefgh", k=rng.randint(3, 9))) for _ in range(k)]
-        worth = [text.count("a") - text.count("b") for text in texts]
-        ranks = [1 + sum(other > own for other in worth) for own in worth]
-        comparisons.append(RankedComparison([user(f"say {rng.choice('xyz')}")], [[bot(t)] for t in texts], ranks))
-    return comparisons
 
 
 TRAIN, HELD_OUT = planted(120, seed=1), planted(60, seed=2)
@@ -207,7 +195,10 @@ def test_scored_pairs_carry_lengths_and_the_strength_of_the_best(llama):
         scores = reward_model.eval().scores([comparison.prompt], [comparison.candidates])[0].tolist()
     reward_model.train()
     pairs = score_pairs(reward_model, [comparison])
-    assert pairs == [ScoredPair(scores[1], scores[0], 1, 3, 3), ScoredPair(scores[1], scores[2], 1, 2, 3)]
+    assert pairs == [
+        ScoredPair(scores[1], scores[0], 1, 3, 3, comparison=0),
+        ScoredPair(scores[1], scores[2], 1, 2, 3, comparison=0),
+    ]
     assert reward_model.training
     third = RankedComparison([user("x")], [[bot("a")], [bot("b")], [bot("c")]], [1, 2, 3], strength=3)
     assert [pair.strength for pair in score_pairs(reward_model, [third])] == [3, 3, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -135,7 +136,7 @@ def test_who_does_not_manage_the_project_finds_nothing(client, project, role):
     client.force_login(make.make_member(project, "alice", role) if role else make.make_user("charlie"))
     for name, args in (("rounds", ()), ("round", (1,)), ("timeline", ()), ("roll_back", ())):
         assert client.get(address(project, name, *args)).status_code == 404
-    for name, args in (("start", ()), ("roll_back", ()), ("stop", (1,))):
+    for name, args in (("start", ()), ("roll_back", ()), ("stop", (1,)), ("resume", (1,))):
         assert client.post(address(project, name, *args), {"reason": "Mine."}).status_code == 404
     assert decide(client, turn, "promote").status_code == 404
     assert not Promotion.objects.exists()
@@ -150,7 +151,7 @@ def test_a_manager_of_another_project_decides_nothing_here(client, project):
     assert client.get(address(other, "round", 1)).status_code == 404
 
 
-@pytest.mark.parametrize(("name", "args"), [("start", ()), ("decide", (1,)), ("stop", (1,))])
+@pytest.mark.parametrize(("name", "args"), [("start", ()), ("decide", (1,)), ("stop", (1,)), ("resume", (1,))])
 def test_what_changes_something_is_not_done_by_get(manager, project, name, args):
     waiting(project)
     assert manager.get(address(project, name, *args)).status_code == 405
@@ -398,11 +399,25 @@ def test_failed_lines_come_first_with_the_samples_behind_them(manager, project):
     assert "Length, as a reader meets it" in body
 
 
+def test_the_report_says_on_how_many_prompts_it_rests(manager, project):
+    turn = waiting(project)
+    assert "which serves now; measured on 2 prompts</p>" in manager.get(address(project)).content.decode()
+    Round.objects.filter(pk=turn.pk).update(gate_report=gate() | {"counts": {}})
+    assert "measured on" not in manager.get(address(project)).content.decode()
+
+
 def test_the_next_sample_comes_alone_where_htmx_asks_for_it(manager, project):
     turn = waiting(project)
     part = manager.get(address(project, "round", turn.number) + "?sample=2&by=length", **htmx("samples"))
     assert part.context["sample"].number == 2
     assert part.content.decode().strip().startswith('<div class="samples"')
+
+
+def test_a_round_that_failed_before_its_gate_shows_no_samples(manager, project):
+    stopped(project)
+    for asked in ("?by=length", "?by=reward&sample=2"):
+        page = manager.get(address(project, "round", 1) + asked)
+        assert (page.status_code, page.context["sample"]) == (200, None)
 
 
 @pytest.mark.parametrize("asked", ["?sample=x", "?sample=-1", "?sample=99999999999", "?by=<script>", "?sample="])
@@ -526,15 +541,113 @@ def test_what_has_ended_can_not_be_stopped(manager, project):
     assert manager.post(address(project, "stop", 1), {"reason": "Late."}).status_code == 409
 
 
+def stopped(project: Project, number: int = 1) -> Round:
+    """A round whose PPO was stopped at step 212, saved at step 200."""
+    turn = running(project, number)
+    over = {"lease_token": None, "lease_until": None, "finished_at": timezone.now()}
+    turn.runs.filter(kind="policy").update(state="cancelled", checkpoint_step=200, **over)
+    Round.objects.filter(pk=turn.pk).update(state="failed", error="Stopped by hand: The GPU is needed.")
+    turn.refresh_from_db()
+    return turn
+
+
+def test_a_round_that_was_stopped_can_go_on(manager, project):
+    turn = stopped(project)
+    page = manager.get(address(project)).content.decode()
+    assert "Go on with round 1" in page
+    assert "PPO goes on after step 200." in page
+    page = manager.post(address(project, "resume", 1), follow=True).content.decode()
+    assert "Round 1 goes on." in page
+    assert "Go on with round 1" not in page
+    turn.refresh_from_db()
+    assert (turn.state, turn.runs.get(kind="policy").state) == ("policy", "queued")
+
+
+def test_a_round_goes_on_only_where_that_makes_sense(manager, project):
+    stopped(project)
+    policy = make.make_model(project, state="passed")
+    promotions.promote(project=project, to_version=policy, reason="Better.")
+    assert "Go on with round" not in manager.get(address(project)).content.decode()
+    page = manager.post(address(project, "resume", 1))
+    assert page.status_code == 409
+    assert "Another policy serves by now" in page.content.decode()
+    assert manager.post(address(project, "resume", 9)).status_code == 404
+
+
+def test_what_began_anew_and_what_did_not_begin_is_said(project):
+    turn = stopped(project)
+    turn.runs.filter(kind="policy").update(checkpoint_step=0)
+    assert "begins anew" in timeline.goes_on(timeline.row_of(turn))
+    turn.runs.filter(kind="policy").update(state="done")
+    assert timeline.goes_on(timeline.row_of(turn)) == "It goes on where it was."
+    turn.runs.filter(kind="reward_model").update(state="failed", error="It broke.", checkpoint_step=7)
+    assert "the preference reward model goes on after step 7." in timeline.goes_on(timeline.row_of(turn))
+    Round.objects.filter(pk=turn.pk).update(state="refused")
+    assert timeline.goes_on(timeline.row_of(turn)) == ""
+
+
+def test_a_run_says_where_it_was_saved_and_why_it_waits(manager, project):
+    turn = running(project)
+    run = turn.runs.get(kind="policy")
+    run.checkpoint_step, run.error = 200, "The disk was full."
+    run.save()
+    page = manager.get(address(project)).content.decode()
+    assert "Saved at step 200;" in page
+    assert "It went on after: The disk was full." in page
+    TrainingRun.objects.filter(pk=run.pk).update(state="queued", lease_token=None, lease_until=None)
+    assert "It waits, and tries again by itself: The disk was full." in manager.get(address(project)).content.decode()
+
+
+def test_time_left_counts_from_where_a_run_went_on(project):
+    run = running(project).runs.get(kind="policy")  # ten minutes at work, at step 212 of 400
+    whole = timeline.seconds_left(run)
+    run.resumed_step = 112
+    assert timeline.seconds_left(run) == pytest.approx(whole * 2.12, rel=0.01)
+    run.resumed_step = 212
+    assert timeline.seconds_left(run) is None
+
+
 def test_rolling_back_asks_once_and_wants_a_reason(manager, project):
     turn = waiting(project)
     decide(manager, turn, "promote")
     assert "Roll back to policy 1?" in manager.get(address(project, "roll_back")).content.decode()
-    assert manager.post(address(project, "roll_back"), {"reason": ""}).status_code == 422
+    assert roll_back(manager, project, reason="").status_code == 422
     assert Project.objects.get().policy == turn.policy_after
-    page = manager.post(address(project, "roll_back"), {"reason": "People complain."}, follow=True)
+    page = roll_back(manager, project, follow=True)
     assert "Policy 1 serves again" in page.content.decode()
     assert Project.objects.get().policy == turn.policy_before
+
+
+def asked(client: Client, project: Project) -> dict[str, str]:
+    """The hidden fields of the page that asks."""
+    body = client.get(address(project, "roll_back")).content.decode()
+    return dict(re.findall(r'<input type="hidden" name="(serving|previous)" value="(\d*)">', body))
+
+
+def roll_back(client: Client, project: Project, reason: str = "People complain.", **more: Any) -> Any:
+    return client.post(address(project, "roll_back"), asked(client, project) | {"reason": reason}, **more)
+
+
+def test_the_same_form_sent_twice_goes_one_step_back(manager, project):
+    for number in (1, 2):
+        decide(manager, waiting(project, number=number), "promote")
+    answer = asked(manager, project) | {"reason": "People complain."}
+    assert manager.post(address(project, "roll_back"), answer).status_code == 302
+    page = manager.post(address(project, "roll_back"), answer)
+    assert page.status_code == 409
+    assert "Another policy serves since this page was opened." in page.content.decode()
+    assert "Roll back to policy 1?" in page.content.decode()
+    assert str(Project.objects.get().policy) == "policy 2"
+
+
+@pytest.mark.parametrize(("changes", "status"), [({"previous": ""}, 409), ({"serving": "x"}, 422)])
+def test_a_roll_back_that_does_not_say_what_was_asked_is_refused(manager, project, changes, status):
+    turn = waiting(project)
+    decide(manager, turn, "promote")
+    answer = asked(manager, project) | {"reason": "People complain."} | changes
+    page = manager.post(address(project, "roll_back"), answer)
+    assert page.status_code == status
+    assert Project.objects.get().policy == turn.policy_after
 
 
 def test_the_first_policy_has_nothing_behind_it(manager, project):

@@ -71,6 +71,10 @@ def test_a_report_without_samples_shows_none():
     assert sample_of({"passed": True, "lines": []}) is None
 
 
+def test_a_round_that_has_no_report_has_no_sample_whatever_is_asked_for():
+    assert sample_of({}, by="length") is None
+
+
 def test_failed_lines_come_first_and_keep_their_order():
     lines = [{"key": key, "passed": key not in "bd"} for key in "abcd"]
     assert [line["key"] for line in gate_samples.sorted_lines(lines)] == ["b", "d", "a", "c"]

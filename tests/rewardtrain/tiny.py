@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from transformers import (
     MistralForCausalLM,
     PreTrainedTokenizerFast,
 )
+
+from rewardtrain.reward_training import RankedComparison
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<user>", "<bot>", "<system>"]
 TEMPLATE = (
@@ -111,3 +114,15 @@ def user(content: str) -> dict[str, str]:
 
 def bot(content: str) -> dict[str, str]:
     return {"role": "assistant", "content": content}
+
+
+def planted(count: int, seed: int, k: int = 4) -> list[RankedComparison]:
+    """Comparisons in which more a's and fewer b's are better."""
+    rng = random.Random(seed)
+    comparisons = []
+    for _ in range(count):
+        texts = ["".join(rng.choices("abcdefgh", k=rng.randint(3, 9))) for _ in range(k)]
+        worth = [text.count("a") - text.count("b") for text in texts]
+        ranks = [1 + sum(other > own for other in worth) for own in worth]
+        comparisons.append(RankedComparison([user(f"say {rng.choice('xyz')}")], [[bot(t)] for t in texts], ranks))
+    return comparisons

@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from feedback import snapshots
 from feedback.errors import FeedbackError
-from feedback.models import QueuedWork
+from feedback.models import Project, QueuedWork
 from rewardtrain import command_line, rounds
 from rewardtrain.models import Round, TrainingRun
 
@@ -20,22 +20,35 @@ class Command(BaseCommand):
         parser.add_argument("--project", required=True, metavar="SLUG")
         parser.add_argument("--seed", type=int)
         parser.add_argument("--json", metavar="FILE")
+        parser.add_argument(
+            "--resume", action="store_true", help="go on with the last round, which failed or was stopped"
+        )
         command_line.add_settings_argument(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = command_line.project_named(options["project"])
         try:
-            turn = rounds.start_round(
-                project=project,
-                trigger=Round.Trigger.COMMAND,
-                seed=options["seed"],
-                hyperparameters=command_line.read_settings(options["set"]),
-            )
+            turn = self._resumed(project) if options["resume"] else self._started(project, options)
         except command_line.REFUSALS as err:
             raise CommandError(getattr(err, "message", str(err))) from err
-        self.stdout.write(f"Round {turn.number} of {project} has begun.")
+        self.stdout.write(f"Round {turn.number} of {project} {'goes on' if options['resume'] else 'has begun'}.")
         self._turn(turn)
         self._report(turn, options["json"])
+
+    def _started(self, project: Project, options: dict[str, Any]) -> Round:
+        return rounds.start_round(
+            project=project,
+            trigger=Round.Trigger.COMMAND,
+            seed=options["seed"],
+            hyperparameters=command_line.read_settings(options["set"]),
+        )
+
+    def _resumed(self, project: Project) -> Round:
+        turn = Round.objects.filter(project=project).order_by("-number").first()
+        if turn is None:
+            raise CommandError(f"{project} has had no round yet. Start one: leave out --resume.")
+        rounds.resume_round(turn=turn, by=None)
+        return turn
 
     def _turn(self, turn: Round) -> None:
         """Do each stage's work here; what a worker was quicker to take is waited for."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from feedback.models import ModelVersion
+from feedback.models import ModelVersion, Project
 from rewardtrain import command_line, runs
 from rewardtrain.models import TrainingRun
 
@@ -21,9 +21,21 @@ class Command(BaseCommand):
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--json", metavar="FILE")
         command_line.add_settings_argument(parser)
+        command_line.add_resume_argument(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = command_line.project_named(options["project"])
+        if options["resume"]:
+            run = command_line.run_to_resume(options["resume"], project, TrainingRun.Kind.POLICY)
+        else:
+            run = self._new_run(project, options)
+        run = command_line.work_or_cancel(run, self.stdout)
+        assert run.produced is not None
+        command_line.write_json(options["json"], {"model": run.produced.pk, "run": run.pk, **run.result})
+        self.stdout.write(f"{run.produced} (model {run.produced.pk}), KL {run.result['kl_nats']:.2f} nats.")
+        self.stdout.write(f"Next: manage.py promote --model {run.produced.pk} --reason …, or let a round gate it.")
+
+    def _new_run(self, project: Project, options: dict[str, Any]) -> TrainingRun:
         start = project.policy
         if options["policy"]:
             start = ModelVersion.objects.filter(pk=options["policy"], project=project, kind="policy").first()
@@ -32,7 +44,7 @@ class Command(BaseCommand):
         chosen = command_line.read_settings(options["set"])
         if options["reward_model"]:
             chosen["reward_model"] = options["reward_model"]
-        run = runs.queue_run(
+        return runs.queue_run(
             project=project,
             kind=TrainingRun.Kind.POLICY,
             parent=start,
@@ -41,12 +53,3 @@ class Command(BaseCommand):
             seed=options["seed"],
             ring=False,
         )
-        try:
-            run = command_line.work_here(run, self.stdout)
-        except KeyboardInterrupt:
-            command_line.cancel(run)
-            raise
-        assert run.produced is not None
-        command_line.write_json(options["json"], {"model": run.produced.pk, "run": run.pk, **run.result})
-        self.stdout.write(f"{run.produced} (model {run.produced.pk}), KL {run.result['kl_nats']:.2f} nats.")
-        self.stdout.write(f"Next: manage.py promote --model {run.produced.pk} --reason …, or let a round gate it.")

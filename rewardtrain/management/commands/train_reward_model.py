@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from feedback.models import Project
 from rewardtrain import command_line, runs
 from rewardtrain.models import TrainingRun
 
@@ -22,12 +23,21 @@ class Command(BaseCommand):
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
         command_line.add_settings_argument(parser)
+        command_line.add_resume_argument(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = command_line.project_named(options["project"])
+        if options["resume"]:
+            run = command_line.run_to_resume(options["resume"], project, TrainingRun.Kind.REWARD_MODEL)
+        else:
+            run = self._new_run(project, options)
+        run = command_line.work_or_cancel(run, self.stdout)
+        self._report(run, options["json"])
+
+    def _new_run(self, project: Project, options: dict[str, Any]) -> TrainingRun:
         chosen = command_line.read_settings(options["set"]) | ({"base": options["base"]} if options["base"] else {})
         snapshot = command_line.take_snapshot(project)
-        run = runs.queue_run(
+        return runs.queue_run(
             project=project,
             kind=TrainingRun.Kind.REWARD_MODEL,
             snapshot=snapshot,
@@ -36,12 +46,6 @@ class Command(BaseCommand):
             seed=options["seed"],
             ring=False,
         )
-        try:
-            run = command_line.work_here(run, self.stdout)
-        except KeyboardInterrupt:
-            command_line.cancel(run)
-            raise
-        self._report(run, options["json"])
 
     def _report(self, run: TrainingRun, path: str | None) -> None:
         assert run.produced is not None
