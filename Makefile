@@ -62,8 +62,8 @@ format: setup ## put the code into its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## measure; figures go to the terminal
-	@exec $(BIN)/python -m pytest -o 'python_files=bench_*.py' tests/benchmarks -q --no-header -s -p no:xdist
+bench: setup ## measure beside what else one would use, and write docs/benchmarks.md; BENCH=ppo: that alone, not written
+	@HF_HUB_OFFLINE=1 exec $(BIN)/python -m tests.benchmarks $(BENCH)
 
 clean: ## remove what tools left behind (the data folder and .venv stay)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* htmlcov staticfiles

@@ -1,79 +1,103 @@
-"""What replies cost: four for one dialogue beside one, and sixteen dialogues together beside one by one.
-
-`make bench` prints the table. CPU seconds of this process on one thread, the best of three, so that other work on the
-machine matters little. The starter policy speaks; where there is none, a random network of its size.
-"""
+"""What replies cost: four to a dialogue beside one, requests together beside one by one, and transformers' own way."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from typing import Any
 
-import pytest
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from rewardtrain.model_files import STARTER_LOCATION, folder_at
-from rewardtrain.policy import Policy, load_policy
-from rewardtrain.sampling import Reply, SamplingSettings, sample_replies
-from rewardtrain.seeds import stable_seed
-from tests.rewardtrain import tiny
+from tests.benchmarks.contest import Contest, Way, Work
+from tests.benchmarks.networks import llama_config, random_ids, word_tokenizer
 
-SETTINGS = SamplingSettings(max_new_tokens=48)
-OPENINGS = [f"Why are the leaves of my plant number {number} yellow since last week?" for number in range(16)]
+PROMPT, NEW = 256, 64
+REQUESTS, CANDIDATES = 16, 4
+HERE = "tests.benchmarks.bench_generation"
 
 
-@pytest.fixture(scope="module")
-def policy() -> Iterator[Policy]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    folder = folder_at(STARTER_LOCATION)
-    found = (folder / "config.json").exists()
-    yield load_policy(folder) if found else Policy(tiny.make_llama(hidden=192, layers=6), tiny.make_tokenizer())
-    torch.set_num_threads(threads)
-
-
-def draw(policy: Policy, openings: list[str], replies: int) -> list[Reply]:
-    """So many replies to each opening, in one batch."""
-    prompts = [[{"role": "user", "content": text}] for text in openings for _ in range(replies)]
-    seeds = [stable_seed(text, number) for text in openings for number in range(replies)]
-    return sample_replies(policy, policy.tokenizer, prompts, settings=SETTINGS, seeds=seeds)
-
-
-def best_of_three(work: Callable[[], list[Reply]]) -> tuple[float, list[Reply]]:
-    """(CPU seconds, the replies)."""
-    seconds, replies = [], []
-    for _ in range(3):
-        started = time.process_time()
-        replies = work()
-        seconds.append(time.process_time() - started)
-    return min(seconds), replies
-
-
-@pytest.mark.slow
-def test_sharing_and_batching_pay_and_change_no_reply(policy: Policy) -> None:
-    draw(policy, OPENINGS[:1], 1)
-    measured = {
-        "1 dialogue, 1 reply": best_of_three(lambda: draw(policy, OPENINGS[:1], 1)),
-        "1 dialogue, 4 replies": best_of_three(lambda: draw(policy, OPENINGS[:1], 4)),
-        "16 dialogues of 4, one by one": best_of_three(
-            lambda: [r for text in OPENINGS for r in draw(policy, [text], 4)]
+def contests() -> list[Contest]:
+    return [
+        Contest(
+            title=f"Replies of {NEW} tokens to one dialogue of {PROMPT}",
+            unit="request",
+            ways=[
+                Way("Nestbox, 4 replies", f"{HERE}:ours", {"dialogues": 1, "replies": 4}),
+                Way("Nestbox, 1 reply", f"{HERE}:ours", {"dialogues": 1, "replies": 1}),
+                Way("transformers generate, 4 replies", f"{HERE}:generate", {"dialogues": 1, "replies": 4}),
+                Way("transformers generate, 4 times 1 reply", f"{HERE}:generate", {"dialogues": 4, "replies": 1}),
+            ],
         ),
-        "16 dialogues of 4, together": best_of_three(lambda: draw(policy, OPENINGS, 4)),
-    }
-    show(measured)
-    (one, _), (four, _), (apart, said_apart), (together, said_together) = measured.values()
-    assert [reply.text for reply in said_together] == [reply.text for reply in said_apart]
-    assert four < 4 * one
-    assert together < 0.8 * apart
+        Contest(
+            title=f"{REQUESTS} requests of {CANDIDATES} replies of {NEW} tokens, dialogues of 65 to {PROMPT}",
+            unit="16 requests",
+            ways=[
+                Way("Nestbox, together", f"{HERE}:ours", {"dialogues": REQUESTS, "replies": CANDIDATES}),
+                Way("Nestbox, one by one", f"{HERE}:ours", {"dialogues": REQUESTS, "replies": 4, "apart": True}),
+                Way("Nestbox, reply by reply", f"{HERE}:ours", {"dialogues": REQUESTS, "replies": 4, "alone": True}),
+                Way("transformers generate, one by one", f"{HERE}:generate", {"dialogues": REQUESTS, "replies": 4}),
+            ],
+            repeats=3,
+        ),
+    ]
 
 
-def show(measured: dict[str, tuple[float, list[Reply]]]) -> None:
-    table = Table(title="Replies: CPU seconds on one thread")
-    for heading in ("what", "seconds", "tokens", "tokens a second"):
-        table.add_column(heading, justify="left" if heading == "what" else "right")
-    for what, (seconds, replies) in measured.items():
-        tokens = sum(len(reply.token_ids) for reply in replies)
-        table.add_row(what, f"{seconds:.3f}", str(tokens), f"{tokens / seconds:.0f}")
-    Console().print(table)
+def dialogues(count: int) -> list[list[int]]:
+    """Tokens of so many dialogues; one alone is the longest."""
+    generator = torch.Generator().manual_seed(0)
+    shortest = PROMPT // 4 + 1 if count > CANDIDATES else PROMPT
+    step = (PROMPT - shortest) / max(1, count - 1)
+    return [random_ids(round(PROMPT - number * step), generator) for number in range(count)]
+
+
+def network() -> Any:
+    """A network that never ends a reply, so that all ways draw equally many tokens."""
+    from transformers import LlamaForCausalLM
+
+    torch.manual_seed(0)
+    made = LlamaForCausalLM(llama_config(eos_token_id=None)).eval()
+    made.generation_config.eos_token_id = None
+    return made
+
+
+def ours(options: dict[str, Any]) -> Work:
+    """Our sampling; `apart` a request at a time, `alone` a reply at a time."""
+    from rewardtrain.chat import EncodedPrompt
+    from rewardtrain.policy import Policy
+    from rewardtrain.sampling import SamplingSettings, sample_replies
+
+    tokenizer = word_tokenizer()
+    tokenizer.eos_token = None
+    policy = Policy(network(), tokenizer).eval()
+    settings = SamplingSettings(max_new_tokens=NEW)
+    rows = [EncodedPrompt(ids) for ids in dialogues(options["dialogues"]) for _ in range(options["replies"])]
+    together = 1 if options.get("alone") else options["replies"] if options.get("apart") else len(rows)
+
+    def work() -> list[float]:
+        started = time.process_time()
+        tokens = 0
+        for start in range(0, len(rows), together):
+            some = rows[start : start + together]
+            drawn = sample_replies(policy, tokenizer, some, settings=settings, seeds=range(start, start + len(some)))
+            tokens += sum(len(reply.token_ids) for reply in drawn)
+        assert tokens == NEW * len(rows), f"{tokens} tokens were drawn"
+        return [time.process_time() - started]
+
+    return work
+
+
+def generate(options: dict[str, Any]) -> Work:
+    """transformers' own sampling, a dialogue at a time: what it does when it is given one."""
+    made = network()
+    prompts = dialogues(options["dialogues"])
+
+    def work() -> list[float]:
+        started = time.process_time()
+        for ids in prompts:
+            out = made.generate(
+                input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), do_sample=True,
+                top_k=0, max_new_tokens=NEW, num_return_sequences=options["replies"], pad_token_id=0,
+            )  # fmt: skip
+            assert out.shape == (options["replies"], len(ids) + NEW)
+        return [time.process_time() - started]
+
+    return work

@@ -32,6 +32,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from rewardtrain.hyperparameters import MIXED_PRECISIONS
+
 METHODS = ("length", "words", "trl", "ours")
 NAMES = {
     "length": "the longer reply wins",
@@ -188,7 +190,7 @@ def _our_settings(options: argparse.Namespace) -> Any:
         comparisons_per_step=PAIRS_PER_STEP,
         max_tokens=MAX_TOKENS,
         max_reply_tokens=MAX_REPLY_TOKENS,
-        mixed_precision="bfloat16",
+        mixed_precision=options.mixed_precision,
         seed=options.seed,
     )
 
@@ -215,8 +217,8 @@ def answer_by_trl(learned: Sequence[Pair], asked: Sequence[Pair], options: argpa
         config = RewardConfig(
             output_dir=folder, num_train_epochs=options.epochs, per_device_train_batch_size=PAIRS_PER_STEP,
             learning_rate=options.learning_rate, lr_scheduler_type="cosine", warmup_steps=0.05, weight_decay=0.01,
-            max_length=None, use_cpu=True, bf16=True, activation_checkpointing=False, report_to=[],
-            save_strategy="no", logging_steps=10_000, disable_tqdm=True, seed=options.seed,
+            max_length=None, use_cpu=True, bf16=options.mixed_precision == "bfloat16", activation_checkpointing=False,
+            report_to=[], save_strategy="no", logging_steps=10_000, disable_tqdm=True, seed=options.seed,
         )  # fmt: skip
         rows = Dataset.from_list([_token_rows(encoder, pair) for pair in learned])
         trainer = RewardTrainer(model=model, args=config, train_dataset=rows, processing_class=encoder.tokenizer)
@@ -352,6 +354,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="this fold alone")
     parser.add_argument("--epochs", type=float, default=EPOCHS)
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
+    parser.add_argument("--mixed-precision", choices=MIXED_PRECISIONS, default="off", help="of ours and trl")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_intermixed_args()
     torch.set_num_threads(1)
