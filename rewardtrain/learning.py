@@ -189,14 +189,16 @@ def improve_policy(run: TrainingRun, reporter: Reporter) -> Outcome:
     """PPO from the policy that serves, against the round's reward model, held to where it started."""
     from rewardtrain import ppo
     from rewardtrain.policy import load_policy_with_value, reference_policy
+    from rewardtrain.shared_base import reward_beside
 
     assert run.parent is not None
     begun = Begun.of(run)
     settings = begun.settings
-    scorer = load_scorer(begun.reward_model)
+    reward_folder = folder_of(begun.reward_model)
     folder = folder_of(run.parent)
     policy = load_policy_with_value(folder, lora=settings.lora if settings.lora.is_on else None, seed=settings.seed)
     ref_policy = reference_policy(policy)
+    scorer = reward_beside(policy, folder, reward_folder).scores
     prompts = training_prompts(run, begun.prompt_ids)
     if begun.scale is None:
         begun.scale = _scale(policy, scorer, prompts, settings)

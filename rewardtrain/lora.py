@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rewardtrain.checkpoints import ADAPTER_CONFIG, base_of_adapter, check_model
 from rewardtrain.errors import ModelRefused
 from rewardtrain.hyperparameters import LoraSettings
 
-TRAINED, REFERENCE = "default", "reference"  # names of adapters on one network; peft calls the first one so
+TRAINED, REFERENCE, REWARD = "default", "reference", "reward"  # adapters on one network; peft calls the first one so
 
 
 def add_lora(network: Any, settings: LoraSettings, *, task: str = "CAUSAL_LM", seed: int = 0) -> Any:
@@ -77,14 +77,38 @@ def keep_reference_adapter(network: Any) -> None:
     network.set_adapter(TRAINED)
 
 
-@contextmanager
-def reference_adapter(network: Any) -> Iterator[None]:
+def reference_adapter(network: Any) -> AbstractContextManager[None]:
     """Within it the network speaks through the adapter that was kept."""
-    network.set_adapter(REFERENCE)
+    return through_adapter(network, REFERENCE)
+
+
+@contextmanager
+def through_adapter(network: Any, name: str) -> Iterator[None]:
+    """Within it the network speaks through another of its adapters; afterwards all is as it was, come what may."""
+    before = network.active_adapter
+    trained = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    network.set_adapter(name, inference_mode=True)
     try:
         yield
     finally:
-        network.set_adapter(TRAINED)
+        network.set_adapter(before)
+        for parameter, was_trained in trained:
+            parameter.requires_grad_(was_trained)
+
+
+def add_frozen_adapter(network: Any, folder: Path, name: str) -> None:
+    """Put the adapter saved in `folder` beside those `network` has; it is not the one that speaks, nor trained.
+
+    Raises  ModelRefused when the folder holds anything but data, or the adapter does not fit
+    """
+    check_model_folder(folder, needs=(ADAPTER_CONFIG,))
+    was_training = network.training
+    device = str(next(network.parameters()).device)
+    with torch.random.fork_rng(devices=[]):  # a new adapter is drawn before its weights are read
+        found = network.load_adapter(str(folder), adapter_name=name, is_trainable=False, torch_device=device)
+    network.train(was_training)
+    if misfits := [*found.missing_keys, *found.unexpected_keys]:
+        raise ModelRefused(f"{folder} does not fit its base: {len(misfits)} weights differ, among them {misfits[0]}.")
 
 
 def load_network(

@@ -16,7 +16,7 @@ from rewardtrain.chat import EncodedPrompt, Turn
 from rewardtrain.errors import NothingToLearn, TrainingDiverged
 from rewardtrain.hyperparameters import PpoSettings, learning_rate_share
 from rewardtrain.kl import KlController, kl_controller, reply_kl, token_kl
-from rewardtrain.lora import trainable_parameters
+from rewardtrain.lora import REWARD, trainable_parameters
 from rewardtrain.losses import clipped_policy_loss, clipped_value_loss, masked_mean, masked_whiten
 from rewardtrain.metrics import explained_variance
 from rewardtrain.policy import PolicyWithValue, ReferencePolicy
@@ -260,8 +260,8 @@ def _identity(
     return {
         "trainer": "ppo",
         "settings": settings.identity(),
-        "start": weights_hash(policy),
-        "reference": weights_hash(ref_policy.policy),
+        "start": weights_hash(policy, leave_out=f".{REWARD}."),  # of a reward model on the same base its caller says
+        "reference": weights_hash(ref_policy.policy, leave_out=f".{REWARD}."),
         "prompts": data_hash(one.ids for one in encoded),
         "rewards": [{"name": one.name, "weight": one.weight, "mean": one.mean, "std": one.std} for one in rewards],
     }

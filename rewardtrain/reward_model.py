@@ -270,18 +270,18 @@ class RewardModel(nn.Module):
     @classmethod
     def load(cls, folder: Path, *, dtype: str = "float32", device: str = "cpu") -> Self:
         """The reward model saved in `folder`, ready to score. Raises ModelRefused, naming the file."""
+        config = head_config_in(Path(folder))
+        network = _load_network(Path(folder), config.is_language_model, dtype, device, trainable=False)
+        return cls.around(network, Path(folder), config).eval()
+
+    @classmethod
+    def around(cls, network: Any, folder: Path, config: HeadConfig) -> Self:
+        """The tokenizer and the head saved in `folder`, on a network that is in memory already."""
         from safetensors.torch import load_file
 
-        folder = Path(folder)
-        check_model_folder(folder, needs=(network_config(folder), HEAD_CONFIG, HEAD_WEIGHTS))
-        try:
-            config = HeadConfig(**json.loads((folder / HEAD_CONFIG).read_text(encoding="utf-8")))
-        except TypeError as error:
-            raise ModelRefused(f"{folder / HEAD_CONFIG} does not describe a reward head: {error}.") from error
-        network = _load_network(folder, config.is_language_model, dtype, device, trainable=False)
         reward_model = cls(network, load_tokenizer(folder), config)
-        reward_model._take_head(load_file(folder / HEAD_WEIGHTS, device=device), folder)
-        return reward_model.eval()
+        reward_model._take_head(load_file(folder / HEAD_WEIGHTS, device=str(device_of(network))), folder)
+        return reward_model
 
     @torch.no_grad()
     def _take_head(self, own: dict[str, Tensor], folder: Path) -> None:
@@ -292,6 +292,15 @@ class RewardModel(nn.Module):
             raise ModelRefused(f"{folder / HEAD_WEIGHTS} does not fit {folder / HEAD_CONFIG}.")
         for name, parameter in wanted.items():
             parameter.copy_(own[name])
+
+
+def head_config_in(folder: Path) -> HeadConfig:
+    """What the head saved in `folder` is. Raises ModelRefused for what is no reward model, or more than data."""
+    check_model_folder(folder, needs=(network_config(folder), HEAD_CONFIG, HEAD_WEIGHTS))
+    try:
+        return HeadConfig(**json.loads((folder / HEAD_CONFIG).read_text(encoding="utf-8")))
+    except TypeError as error:
+        raise ModelRefused(f"{folder / HEAD_CONFIG} does not describe a reward head: {error}.") from error
 
 
 def is_language_model(folder: Path) -> bool:

@@ -235,10 +235,15 @@ def restore(module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mappin
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def weights_hash(module: nn.Module) -> str:
-    """sha256 over a network's weights, frozen ones too, with their names."""
+def weights_hash(module: nn.Module, *, leave_out: str = "") -> str:
+    """sha256 over a network's weights, frozen ones too, with their names.
+
+    leave_out  a part of names; weights with it are another role's that happens to share the network
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
+        if leave_out and leave_out in name:
+            continue
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")

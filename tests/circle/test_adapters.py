@@ -1,15 +1,21 @@
-"""Two turns of the circle with adapters: the second starts from the first one's, and is held to it."""
+"""The circle with adapters: a second turn starts from the first one's, and a reward model shares the policy's base."""
 
 from __future__ import annotations
 
+import json
+import logging
+from io import StringIO
+
 import pytest
+from django.core.management import call_command
 
 from feedback import invariants
 from feedback.models import Project
-from rewardtrain import model_files, promotions, rounds
+from rewardtrain import model_files, promotions, rounds, runs, shared_base
 from rewardtrain.checkpoints import ADAPTER_CONFIG
-from rewardtrain.models import MetricPoint, Round
-from tests.circle.turning import QUICK, rank_everything, turn_here
+from rewardtrain.models import MetricPoint, Round, TrainingRun
+from tests.circle.test_resuming import finished, killed_at, new_run
+from tests.circle.turning import PPO, QUICK, rank_everything, turn_here
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
@@ -42,3 +48,38 @@ def test_a_second_round_starts_from_the_first_ones_adapter_and_is_held_to_it(pro
     assert turn.policy_before.parent is not None
     assert turn.gate_report["counts"] == {"prompts": 6}
     assert list(invariants.violations()) == []
+
+
+def learn_rewards_as_an_adapter(project: Project) -> None:
+    rank_everything(project)
+    call_command("train_reward_model", "--project", project.slug, "--set", "lora.rank=2", stdout=StringIO())
+
+
+def test_commands_with_adapters_load_their_base_once_and_give_the_policy_of_two_networks(project, monkeypatch, caplog):
+    learn_rewards_as_an_adapter(project)
+    chosen = [f"--set={name}={json.dumps(value)}" for name, value in {**PPO, **LORA}.items()]
+
+    def trained() -> str:
+        call_command("train_policy", "--project", project.slug, "--seed", "7", *chosen, stdout=StringIO())
+        made = TrainingRun.objects.filter(kind="policy").latest("pk").produced
+        assert made is not None
+        files = {path.name for path in model_files.model_folder(made).rglob("*")}
+        assert not any("reward" in name for name in files), files
+        return made.content_hash
+
+    with caplog.at_level(logging.INFO):
+        shared = trained()
+        assert "shares the policy's base" in caplog.text
+        monkeypatch.setattr(shared_base, "why_apart", lambda *_: "to compare")
+        assert trained() == shared
+        assert "network of its own: to compare" in caplog.text
+
+
+def test_a_killed_run_on_a_shared_base_ends_with_the_same_policy(project, monkeypatch):
+    learn_rewards_as_an_adapter(project)
+    whole, killed = (new_run(project, "policy", **LORA) for _ in range(2))
+    assert runs.work_on_run(whole.pk)
+    killed_at(killed, 3, monkeypatch)
+    assert runs.work_on_run(killed.pk)
+    assert finished(killed).resumed_step == 2
+    assert killed.produced.content_hash == finished(whole).produced.content_hash

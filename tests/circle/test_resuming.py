@@ -34,13 +34,13 @@ def learned(project: Project) -> Project:
     return project
 
 
-def new_run(project: Project, kind: str) -> TrainingRun:
+def new_run(project: Project, kind: str, **changes: Any) -> TrainingRun:
     return runs.queue_run(
         project=project,
         kind=kind,
         parent=project.policy,
         snapshot=project.snapshots.order_by("-pk").first(),
-        hyperparameters=dict(PPO if kind == "policy" else REWARD),
+        hyperparameters={**(PPO if kind == "policy" else REWARD), **changes},
         seed=11,
         ring=False,
     )
