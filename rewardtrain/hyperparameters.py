@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -121,6 +122,13 @@ def _one_of(settings: object, name: str, allowed: tuple[str, ...]) -> list[str]:
     return [] if value in allowed else [f"Set {name} to one of {', '.join(allowed)} (it is {value!r})."]
 
 
+def _problems_of_computing(settings: Any) -> list[str]:
+    found = _one_of(settings, "mixed_precision", MIXED_PRECISIONS)
+    if not re.fullmatch(DEVICE, settings.device):
+        found.append(f"Set device to cpu, cuda, cuda:NUMBER or mps (it is {settings.device!r}).")
+    return found
+
+
 @dataclass(frozen=True)
 class SamplingSettings(Settings):
     """How replies are drawn. temperature 0 takes the likeliest token; top_p 1 and top_k 0 leave the choice whole."""
@@ -176,6 +184,7 @@ POOLINGS = ("auto", "last", "mean", "cls")
 SCHEDULES = ("constant", "linear", "cosine")
 DTYPES = ("float32", "bfloat16", "float16")
 MIXED_PRECISIONS = ("off", "bfloat16")
+DEVICE = r"cpu|mps|cuda(:\d+)?"
 CHECKPOINT_SECONDS = 120.0
 
 
@@ -190,6 +199,8 @@ class RewardModelSettings(Settings):
     checkpoint_seconds  how much work a kill may cost: the state is saved when so long has passed; 0 saves each step
     mixed_precision  bfloat16 multiplies matrices in that while weights stay in dtype: faster on a GPU and on processors
                      with avx512_bf16, several times slower on others
+    gradient_checkpointing  keep each layer's input alone and compute the layer again for its gradient: far less memory
+                     for about a third more work; dialogues are then encoded once per reply
     """
 
     epochs: float = 2.0
@@ -215,6 +226,7 @@ class RewardModelSettings(Settings):
     patience: int = 1
     dtype: str = "float32"
     mixed_precision: str = "off"
+    gradient_checkpointing: bool = False
     device: str = "cpu"
     seed: int = 0
     checkpoint_seconds: float = CHECKPOINT_SECONDS
@@ -234,7 +246,7 @@ class RewardModelSettings(Settings):
         found += _one_of(self, "ties", TIES) + _one_of(self, "margin", MARGINS) + _one_of(self, "all_bad", ALL_BAD)
         found += _one_of(self, "pooling", POOLINGS) + _one_of(self, "likelihood", LIKELIHOODS)
         found += _one_of(self, "schedule", SCHEDULES)
-        found += _one_of(self, "dtype", DTYPES) + _one_of(self, "mixed_precision", MIXED_PRECISIONS)
+        found += _one_of(self, "dtype", DTYPES) + _problems_of_computing(self)
         if self.max_reply_tokens >= self.max_tokens:
             found.append(
                 f"Set max_reply_tokens ({self.max_reply_tokens}) below max_tokens ({self.max_tokens}): "
@@ -249,6 +261,9 @@ class PpoSettings(Settings):
 
     The defaults suit a policy of a few million parameters on a CPU: few updates of many samples. With a quarter of the
     samples the starter breaks as few rules, but its English suffers from the noise (2 points fewer fluent replies).
+
+    dtype            what frozen weights are kept in under LoRA; what is trained is float32 always
+    mixed_precision, gradient_checkpointing  as of the reward model; drawing and updating use the same precision
     """
 
     updates: int = 32
@@ -282,6 +297,10 @@ class PpoSettings(Settings):
     repetition_penalty: float = 0.0
     reward_clip: float = 5.0
     share_prefix: bool = True
+    dtype: str = "float32"
+    mixed_precision: str = "off"
+    gradient_checkpointing: bool = False
+    device: str = "cpu"
     seed: int = 0
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
@@ -303,6 +322,11 @@ class PpoSettings(Settings):
         )  # fmt: skip
         found += _shares(self, "gamma", "gae_lambda", "final_learning_rate_share", "collapse_distinct_rate")
         found += _one_of(self, "schedule", SCHEDULES) + _one_of(self, "kl_controller", ("fixed", "adaptive"))
+        found += _one_of(self, "dtype", DTYPES) + _problems_of_computing(self)
+        if self.dtype in DTYPES[1:] and not self.lora.is_on:
+            found.append(
+                f"Set dtype to float32, or lora.rank above 0: PPO's small steps are lost in {self.dtype} weights."
+            )
         found += self._problems_of_division() + self.sampling.problems() + self.lora.problems()
         if not self.sampling.is_plain:
             found.append(

@@ -189,6 +189,7 @@ def improve_policy(run: TrainingRun, reporter: Reporter) -> Outcome:
     """PPO from the policy that serves, against the round's reward model, held to where it started."""
     from rewardtrain import ppo
     from rewardtrain.policy import load_policy_with_value, reference_policy
+    from rewardtrain.precision import check_device
     from rewardtrain.shared_base import reward_beside
 
     assert run.parent is not None
@@ -196,9 +197,12 @@ def improve_policy(run: TrainingRun, reporter: Reporter) -> Outcome:
     settings = begun.settings
     reward_folder = folder_of(begun.reward_model)
     folder = folder_of(run.parent)
-    policy = load_policy_with_value(folder, lora=settings.lora if settings.lora.is_on else None, seed=settings.seed)
+    policy = load_policy_with_value(
+        folder, lora=settings.lora if settings.lora.is_on else None, seed=settings.seed,
+        dtype=settings.dtype, device=check_device(settings.device),
+    )  # fmt: skip
     ref_policy = reference_policy(policy)
-    scorer = reward_beside(policy, folder, reward_folder).scores
+    scorer = reward_beside(policy, folder, reward_folder, dtype=settings.dtype).scores
     prompts = training_prompts(run, begun.prompt_ids)
     if begun.scale is None:
         begun.scale = _scale(policy, scorer, prompts, settings)
@@ -334,13 +338,15 @@ def _dialogues_cut_at_user_turns(run: TrainingRun) -> list[list[Turn]]:
 def _scale(policy: Any, scorer: ppo.Scorer, prompts: Sequence[Any], settings: PpoSettings) -> tuple[float, float]:
     """Mean and spread of the reward over the start's own replies to training prompts: fixed for the round."""
     from rewardtrain import ppo
+    from rewardtrain.precision import mixed_precision
     from rewardtrain.sampling import sample_replies
 
     every = max(1, len(prompts) // SCALE_PROMPTS)
     some = list(prompts[::every][:SCALE_PROMPTS])
     seeds = [stable_seed(settings.seed, "scale", index) for index in range(len(some))]
-    replies = sample_replies(policy, policy.tokenizer, some, settings=settings.sampling, seeds=seeds)
-    return ppo.reward_scale(scorer, some, [[reply.text] for reply in replies])
+    with mixed_precision(settings):
+        replies = sample_replies(policy, policy.tokenizer, some, settings=settings.sampling, seeds=seeds)
+        return ppo.reward_scale(scorer, some, [[reply.text] for reply in replies])
 
 
 def ppo_figures(step: ppo.PpoStep) -> dict[str, float]:

@@ -28,6 +28,7 @@ from rewardtrain.lora import (
     without_wrapper,
 )
 from rewardtrain.losses import token_entropy, token_logprobs
+from rewardtrain.precision import whole_precision
 from rewardtrain.shared_prefix import device_of, pad_rows, reply_states
 
 VALUE_HEAD = "value_head.safetensors"
@@ -84,7 +85,8 @@ class Policy(nn.Module):
         """(...) the value of each state, or None without a value head."""
         if self.value_head is None:
             return None
-        return self.value_head(hidden.float()).squeeze(-1)
+        with whole_precision(hidden.device):
+            return self.value_head(hidden.float()).squeeze(-1)
 
     def evaluate_replies(
         self,

@@ -20,6 +20,7 @@ from rewardtrain.lora import REWARD, trainable_parameters
 from rewardtrain.losses import clipped_policy_loss, clipped_value_loss, masked_mean, masked_whiten
 from rewardtrain.metrics import explained_variance
 from rewardtrain.policy import PolicyWithValue, ReferencePolicy
+from rewardtrain.precision import mixed_precision, recomputed_layers
 from rewardtrain.sampling import Reply, encode_for_sampling, sample_replies
 from rewardtrain.seeds import stable_seed
 from rewardtrain.shared_prefix import length_buckets
@@ -213,12 +214,13 @@ def train_policy(
     on_begin(settings.updates, len(steps))
     for step in range(len(steps), settings.updates):
         places = prompts_of_update(len(prompts), step, settings)
-        # 1 sample
-        rollout = sample_rollout(
-            policy, ref_policy, [prompts[p] for p in places], [encoded[p] for p in places], settings, step
-        )
-        # 2 score
-        score(rollout, rewards, settings)
+        with mixed_precision(settings):
+            # 1 sample
+            rollout = sample_rollout(
+                policy, ref_policy, [prompts[p] for p in places], [encoded[p] for p in places], settings, step
+            )
+            # 2 score
+            score(rollout, rewards, settings)
         # 3 reward
         rollout.rewards = token_rewards(rollout, kl_control.kl_coef)
         # 4 advantage
@@ -512,7 +514,8 @@ def _minibatch_step(
     tokens = int(rollout.response_mask[places].sum())
     kl_sum = 0.0
     for part in _parts(rollout, places, settings):
-        loss, part_kl = _loss(policy, rollout, part, settings, statistics)
+        with mixed_precision(settings), recomputed_layers(policy.network, settings.gradient_checkpointing):
+            loss, part_kl = _loss(policy, rollout, part, settings, statistics)
         (loss / tokens).backward()
         kl_sum += part_kl
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))

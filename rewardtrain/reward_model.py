@@ -35,6 +35,7 @@ from rewardtrain.lora import (
 )
 from rewardtrain.losses import token_logprobs
 from rewardtrain.policy import logits_of, spread, trunk_of
+from rewardtrain.precision import check_device, whole_precision
 from rewardtrain.shared_prefix import ReplyStates, device_of, is_causal, pad_rows, reply_states
 
 HEAD_CONFIG = "reward_head.json"
@@ -119,6 +120,7 @@ class RewardModel(nn.Module):
     def from_base(cls, base: Path, settings: RewardModelSettings) -> Self:
         """A reward model that has learned nothing yet, on a base's network. Raises ModelRefused."""
         base = Path(base)
+        check_device(settings.device)
         speaks = is_language_model(base) and (settings.likelihood == "auto" or (base / ADAPTER_CONFIG).is_file())
         network = _load_network(base, speaks, settings.dtype, settings.device, trainable=True)
         config = _head_config(network, speaks, settings)
@@ -230,7 +232,8 @@ class RewardModel(nn.Module):
         total = logprobs.sum(dim=1)
         features = torch.stack([total / mask.sum(dim=1).clamp(min=1), total, logprobs.amin(dim=1)], dim=1)
         assert self.likelihood_weights is not None
-        return features @ (self.likelihood_weights * features.new_tensor(LIKELIHOOD_SCALES))
+        with whole_precision(features.device):
+            return features @ (self.likelihood_weights * features.new_tensor(LIKELIHOOD_SCALES))
 
     def _score_encoded(self, prompts: list[list[int]], replies: list[list[int]], owners: list[int]) -> Tensor:
         """(R,) from whole rows through an encoder: [CLS] dialogue reply [SEP]."""
@@ -246,7 +249,8 @@ class RewardModel(nn.Module):
         return self._head((hidden * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True))
 
     def _head(self, pooled: Tensor) -> Tensor:
-        return self.head(pooled.to(self.head.weight.dtype)).squeeze(-1).float()
+        with whole_precision(pooled.device):
+            return self.head(pooled.to(self.head.weight.dtype)).squeeze(-1).float()
 
     # Files
 

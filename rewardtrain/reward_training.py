@@ -19,6 +19,7 @@ from rewardtrain.hyperparameters import RewardModelSettings, learning_rate_share
 from rewardtrain.lora import trainable_parameters
 from rewardtrain.losses import Pair, comparison_loss, comparison_pairs
 from rewardtrain.metrics import ScoredPair, pair_accuracy
+from rewardtrain.precision import mixed_precision, recomputed_layers
 from rewardtrain.reward_model import Cuts, EncodedComparison, RewardModel
 from rewardtrain.seeds import stable_seed
 from rewardtrain.training_state import (
@@ -265,7 +266,7 @@ def _backward(
     total, credit, strict = 0.0, 0.0, 0
     for places in reward_model.batches([example.encoded for example in examples]):
         batch = [examples[place] for place in places]
-        with _mixed_precision(settings):
+        with mixed_precision(settings), recomputed_layers(reward_model.network, settings.gradient_checkpointing):
             scores = reward_model.score_batch([example.encoded for example in batch])
         losses = [comparison_loss(own, example.pairs) for own, example in zip(scores, batch, strict=True)]
         loss = torch.stack(losses).sum() / len(examples)
@@ -275,12 +276,6 @@ def _backward(
             credits = _pair_credits(own.detach(), example.pairs)
             credit, strict = credit + sum(credits), strict + len(credits)
     return total, credit / strict if strict else 0.0
-
-
-def _mixed_precision(settings: RewardModelSettings) -> torch.autocast:
-    """Within it matrices are multiplied as the settings say; weights and scores stay what they are."""
-    device = torch.device(settings.device).type
-    return torch.autocast(device, torch.bfloat16, enabled=settings.mixed_precision == "bfloat16")
 
 
 def _pair_credits(scores: Tensor, pairs: Sequence[Pair]) -> list[float]:

@@ -95,6 +95,8 @@ def why_not_shared(trunk: nn.Module) -> str | None:
     """Why this network's cache cannot be repeated for several replies; None if it can."""
     if trunk.training and any(getattr(module, "gradient_checkpointing", False) for module in trunk.modules()):
         return "gradient checkpointing keeps no cache"
+    if any(getattr(module, "is_recomputed", False) for module in trunk.modules()):  # precision.recomputed_layers
+        return "gradient checkpointing keeps no cache"
     config = getattr(trunk, "config", None)
     if config is None or not _takes(trunk, "past_key_values"):
         return f"{type(trunk).__name__} takes no cache"
