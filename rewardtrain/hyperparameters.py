@@ -125,7 +125,7 @@ def _one_of(settings: object, name: str, allowed: tuple[str, ...]) -> list[str]:
 def _problems_of_computing(settings: Any) -> list[str]:
     found = _one_of(settings, "mixed_precision", MIXED_PRECISIONS)
     if not re.fullmatch(DEVICE, settings.device):
-        found.append(f"Set device to cpu, cuda, cuda:NUMBER or mps (it is {settings.device!r}).")
+        found.append(f"Set device to cpu, cuda or cuda:NUMBER (it is {settings.device!r}).")
     return found
 
 
@@ -184,7 +184,7 @@ POOLINGS = ("auto", "last", "mean", "cls")
 SCHEDULES = ("constant", "linear", "cosine")
 DTYPES = ("float32", "bfloat16", "float16")
 MIXED_PRECISIONS = ("off", "bfloat16")
-DEVICE = r"cpu|mps|cuda(:\d+)?"
+DEVICE = r"cpu|cuda(:\d+)?"
 CHECKPOINT_SECONDS = 120.0
 
 

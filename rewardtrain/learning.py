@@ -297,13 +297,13 @@ def _produced(run: TrainingRun, kind: str) -> ModelVersion:
     return sibling.produced
 
 
-def load_scorer(version: ModelVersion) -> ppo.Scorer:
+def load_scorer(version: ModelVersion, *, dtype: str = "float32", device: str = "cpu") -> ppo.Scorer:
     """A scorer of replies; without gradients."""
     import torch
 
     from rewardtrain.reward_model import RewardModel
 
-    reward_model = RewardModel.load(folder_of(version))
+    reward_model = RewardModel.load(folder_of(version), dtype=dtype, device=device)
 
     def scores(prompts: Any, replies: Any) -> Any:
         with torch.no_grad():
@@ -395,10 +395,11 @@ def measure_gate(run: TrainingRun, reporter: Reporter) -> Outcome:
     assert run.round is not None and run.round.policy_after is not None
     settings = GateSettings.from_dict(run.hyperparameters)
     prompts = _gate_prompts(run, settings.prompts)
-    before = load_policy(folder_of(run.round.policy_before))
-    after = load_policy(folder_of(run.round.policy_after))
+    where = _where_ppo_ran(run)
+    before = load_policy(folder_of(run.round.policy_before), **where)
+    after = load_policy(folder_of(run.round.policy_after), **where)
     scorers = [
-        _standardised(load_scorer(_produced(run, kind)), before, prompts, run)
+        _standardised(load_scorer(_produced(run, kind), **where), before, prompts, run)
         for kind in (TrainingRun.Kind.REWARD_MODEL, TrainingRun.Kind.SECOND_REWARD_MODEL)
     ]
     reporter.begin(2)
@@ -408,6 +409,19 @@ def measure_gate(run: TrainingRun, reporter: Reporter) -> Outcome:
     reporter.step(2, 2, {})
     samples = [Sample(list(prompt), *pair) for prompt, *pair in zip(prompts, old, new, strict=True)]
     return Outcome(result=gate_report(samples, settings))
+
+
+def _where_ppo_ran(run: TrainingRun) -> dict[str, str]:
+    """Device and precision of weights, as the round's PPO had them: networks too large for a CPU stay off it."""
+    from rewardtrain.precision import check_device
+
+    assert run.round is not None
+    chosen = run.round.hyperparameters.get("policy", {})
+    usual = PpoSettings()
+    return {
+        "dtype": chosen.get("dtype", usual.dtype),
+        "device": check_device(chosen.get("device", usual.device)),
+    }
 
 
 def _gate_prompts(run: TrainingRun, most: int) -> list[list[dict[str, str]]]:

@@ -11,7 +11,7 @@ from django.core.management import call_command
 
 from feedback import invariants
 from feedback.models import Project
-from rewardtrain import model_files, promotions, rounds, runs, shared_base
+from rewardtrain import model_files, policy, promotions, rounds, runs, shared_base
 from rewardtrain.checkpoints import ADAPTER_CONFIG
 from rewardtrain.models import MetricPoint, Round, TrainingRun
 from tests.circle.test_resuming import finished, killed_at, new_run
@@ -83,3 +83,15 @@ def test_a_killed_run_on_a_shared_base_ends_with_the_same_policy(project, monkey
     assert runs.work_on_run(killed.pk)
     assert finished(killed).resumed_step == 2
     assert killed.produced.content_hash == finished(whole).produced.content_hash
+
+
+def test_a_round_of_adapters_in_bfloat16_with_layers_computed_twice(project, monkeypatch):
+    loaded = []
+    plainly = policy.load_policy
+    monkeypatch.setattr(policy, "load_policy", lambda *args, **more: loaded.append(more) or plainly(*args, **more))
+    saving = {"dtype": "bfloat16", "mixed_precision": "bfloat16", "gradient_checkpointing": True}
+    chosen = {part: {**values, **saving} for part, values in CHOSEN.items()}
+    rank_everything(project)
+    turn = turn_here(rounds.start_round(project=project, hyperparameters=chosen))
+    assert turn.state == Round.State.DECISION, turn.error
+    assert loaded == [{"dtype": "bfloat16", "device": "cpu"}] * 2  # the gate's two policies, as PPO had its base

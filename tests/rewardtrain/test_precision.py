@@ -223,8 +223,8 @@ def test_a_frozen_base_in_bfloat16_carries_adapters_in_float32(tmp_path):
         (PpoSettings, {"dtype": "bfloat16"}, "lora.rank above 0: PPO's small steps are lost in bfloat16 weights"),
         (PpoSettings, {"dtype": "int8"}, "Set dtype to one of"),
         (PpoSettings, {"mixed_precision": "float16"}, "Set mixed_precision to one of"),
-        (PpoSettings, {"device": "gpu"}, "Set device to cpu, cuda, cuda:NUMBER or mps"),
-        (RewardModelSettings, {"device": "cuda:one"}, "Set device to cpu, cuda, cuda:NUMBER or mps"),
+        (PpoSettings, {"device": "gpu"}, "Set device to cpu, cuda or cuda:NUMBER"),
+        (RewardModelSettings, {"device": "cuda:one"}, "Set device to cpu, cuda or cuda:NUMBER"),
         (RewardModelSettings, {"gradient_checkpointing": "yes"}, "Set gradient_checkpointing to true or false"),
     ],
 )
