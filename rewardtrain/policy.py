@@ -76,6 +76,11 @@ class Policy(nn.Module):
         config = without_wrapper(self.network).config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or 1_000_000)
 
+    @property
+    def vocabulary_size(self) -> int:
+        """V: how many tokens the output layer knows, those without a text included."""
+        return int(without_wrapper(self.network).get_output_embeddings().weight.shape[0])
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., V) in float32 from hidden states (..., H)."""
         return logits_of(self.network, hidden)
