@@ -117,7 +117,9 @@ class Policy(nn.Module):
         hidden = torch.cat([states.before.unsqueeze(1), states.states], dim=1)
         ids, mask = pad_rows(replies, self.pad_id, device=hidden.device)
         real = hidden[mask]
-        logits = self.logits(real) / temperature
+        logits = self.logits(real)
+        if temperature != 1.0:  # each pass over (tokens, V) numbers, and its gradient, is felt
+            logits = logits / temperature
         values = self.values(real)
         return ReplyEvaluation(
             logprobs=spread(token_logprobs(logits, ids[mask]), mask),
@@ -237,7 +239,9 @@ def logits_of(network: Any, hidden: Tensor) -> Tensor:
     """(..., V) in float32: the output layer of a causal language model applied to hidden states (..., H)."""
     inner = without_wrapper(network)
     scale, cap = _logit_changes(inner)
-    logits = inner.get_output_embeddings()(hidden).float() * scale
+    logits = inner.get_output_embeddings()(hidden).float()
+    if scale != 1.0:
+        logits = logits * scale
     return torch.tanh(logits / cap) * cap if cap else logits
 
 

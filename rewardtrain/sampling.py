@@ -13,6 +13,7 @@ from rewardtrain.chat import EncodedPrompt, Turn, decode_reply, encode_prompt, s
 from rewardtrain.errors import UnsupportedArchitecture
 from rewardtrain.hyperparameters import SamplingSettings
 from rewardtrain.policy import Policy, as_policy
+from rewardtrain.roomy_cache import give_room
 from rewardtrain.seeds import candidate_seed, stable_seed
 from rewardtrain.shared_prefix import EncodedPrompts, can_share, encode_prompts, extend, repeat_prompts
 
@@ -160,6 +161,7 @@ def _decode(
 ) -> _Drawn:
     drawn = _nothing_drawn(len(uniforms), settings.max_new_tokens, policy.value_head is not None)
     rows = torch.arange(len(uniforms), device=policy.device)  # the rows still being written
+    give_room(encoded.cache, settings.max_new_tokens - 1)
     hidden = encoded.last
     positions = encoded.mask.sum(dim=1, keepdim=True)
     for step in range(settings.max_new_tokens):
