@@ -180,8 +180,8 @@ def clipped_value_loss(
 
 def token_logprobs(logits: Tensor, token_ids: Tensor) -> Tensor:
     """log p of the tokens taken. logits (..., V), token_ids (...)."""
-    chosen = logits.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
-    return chosen - logits.logsumexp(dim=-1)
+    flat = functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), token_ids.reshape(-1), reduction="none")
+    return -flat.reshape(token_ids.shape)
 
 
 def token_entropy(logits: Tensor) -> Tensor:

@@ -77,6 +77,11 @@ class Policy(nn.Module):
         config = without_wrapper(self.network).config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or 1_000_000)
 
+    @property
+    def vocabulary_size(self) -> int:
+        """V: how many tokens the output layer knows, those without a text included."""
+        return int(without_wrapper(self.network).get_output_embeddings().weight.shape[0])
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., V) in float32 from hidden states (..., H)."""
         return logits_of(self.network, hidden)
@@ -114,7 +119,9 @@ class Policy(nn.Module):
         hidden = torch.cat([states.before.unsqueeze(1), states.states], dim=1)
         ids, mask = pad_rows(replies, self.pad_id, device=hidden.device)
         real = hidden[mask]
-        logits = self.logits(real) / temperature
+        logits = self.logits(real)
+        if temperature != 1.0:  # each pass over (tokens, V) numbers, and its gradient, is felt
+            logits = logits / temperature
         values = self.values(real)
         return ReplyEvaluation(
             logprobs=spread(token_logprobs(logits, ids[mask]), mask),
@@ -234,7 +241,9 @@ def logits_of(network: Any, hidden: Tensor) -> Tensor:
     """(..., V) in float32: the output layer of a causal language model applied to hidden states (..., H)."""
     inner = without_wrapper(network)
     scale, cap = _logit_changes(inner)
-    logits = inner.get_output_embeddings()(hidden).float() * scale
+    logits = inner.get_output_embeddings()(hidden).float()
+    if scale != 1.0:
+        logits = logits * scale
     return torch.tanh(logits / cap) * cap if cap else logits
 
 

@@ -19,6 +19,7 @@ from rewardtrain.kl import KlController, kl_controller, reply_kl, token_kl
 from rewardtrain.lora import REWARD, trainable_parameters
 from rewardtrain.losses import clipped_policy_loss, clipped_value_loss, masked_mean, masked_whiten
 from rewardtrain.metrics import explained_variance
+from rewardtrain.optimizer import adamw
 from rewardtrain.policy import PolicyWithValue, ReferencePolicy
 from rewardtrain.precision import mixed_precision, recomputed_layers
 from rewardtrain.sampling import Reply, encode_for_sampling, sample_replies
@@ -200,7 +201,7 @@ def train_policy(
         raise NothingToLearn("PPO needs at least one prompt and one reward.")
     encoded = [encode_for_sampling(policy, policy.tokenizer, prompt, settings.sampling) for prompt in prompts]
     parameters = trainable_parameters(policy)
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = adamw(parameters, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
     kl_control = kl_controller(
         settings.kl_controller, kl_coef=settings.kl_coef, target_nats=settings.kl_target_nats,
         horizon_samples=settings.kl_horizon_samples,

@@ -19,6 +19,7 @@ from rewardtrain.hyperparameters import RewardModelSettings, learning_rate_share
 from rewardtrain.lora import trainable_parameters
 from rewardtrain.losses import Pair, comparison_loss, comparison_pairs
 from rewardtrain.metrics import ScoredPair, pair_accuracy
+from rewardtrain.optimizer import adamw
 from rewardtrain.precision import mixed_precision, recomputed_layers
 from rewardtrain.reward_model import Cuts, EncodedComparison, RewardModel
 from rewardtrain.seeds import stable_seed
@@ -136,7 +137,7 @@ def train_reward_model(
     result = _new_result(reward_model, comparisons, examples, cuts)
     held_out = _examples(reward_model, validation or [], settings)[0]
     parameters = trainable_parameters(reward_model)
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = adamw(parameters, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
     steps = math.ceil(settings.epochs * len(examples) / settings.comparisons_per_step)
     best = _Best(patience=settings.patience)
     if keeper is not None:

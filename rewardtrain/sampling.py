@@ -13,12 +13,15 @@ from rewardtrain.chat import EncodedPrompt, Turn, decode_reply, encode_prompt, s
 from rewardtrain.errors import UnsupportedArchitecture
 from rewardtrain.hyperparameters import SamplingSettings
 from rewardtrain.policy import Policy, as_policy
+from rewardtrain.roomy_cache import give_room
 from rewardtrain.seeds import candidate_seed, stable_seed
 from rewardtrain.shared_prefix import EncodedPrompts, can_share, encode_prompts, extend, repeat_prompts
 
 __all__ = ["Reply", "SamplingSettings", "candidate_seed", "encode_for_sampling", "sample_replies", "stable_seed"]
 
 Prompt = Sequence[Turn] | EncodedPrompt
+BRANCHES = 16
+"""Into how many parts a vocabulary is split at each level on the way to a token."""
 
 
 @dataclass
@@ -118,7 +121,8 @@ def _sample_batch(
     side: str,
 ) -> _Drawn:
     started = _start(policy, rows, share_prefix, side)
-    uniforms = torch.stack([_uniforms(seed, settings.max_new_tokens) for seed in seeds]).to(policy.device)
+    levels = _levels(policy.vocabulary_size)
+    uniforms = torch.stack([_uniforms(seed, settings.max_new_tokens, levels) for seed in seeds]).to(policy.device)
     return _decode(policy, started, uniforms, settings, torch.tensor(stops, device=policy.device))
 
 
@@ -139,9 +143,17 @@ def _start(policy: Policy, rows: Sequence[list[int]], share_prefix: bool, side: 
     return encoded
 
 
-def _uniforms(seed: int, count: int) -> Tensor:
-    """A reply's own random numbers: one per token, whatever the batch does."""
-    return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def _levels(vocabulary_size: int) -> int:
+    """How often a vocabulary must be split into BRANCHES until one token is left."""
+    levels = 1
+    while BRANCHES**levels < vocabulary_size:
+        levels += 1
+    return levels
+
+
+def _uniforms(seed: int, count: int, levels: int) -> Tensor:
+    """(count, levels) a reply's own random numbers, those of a token in a row, whatever the batch does."""
+    return torch.rand(count, levels, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def _decode(
@@ -149,6 +161,7 @@ def _decode(
 ) -> _Drawn:
     drawn = _nothing_drawn(len(uniforms), settings.max_new_tokens, policy.value_head is not None)
     rows = torch.arange(len(uniforms), device=policy.device)  # the rows still being written
+    give_room(encoded.cache, settings.max_new_tokens - 1)
     hidden = encoded.last
     positions = encoded.mask.sum(dim=1, keepdim=True)
     for step in range(settings.max_new_tokens):
@@ -190,16 +203,38 @@ def _note(
 
 
 def _choose(logits: Tensor, uniforms: Tensor, settings: SamplingSettings) -> tuple[Tensor, Tensor]:
-    """(tokens, their log-probabilities), both (R,). The token is where its uniform number falls among the chances."""
+    """(tokens, their log-probabilities), both (R,).
+
+    logits    (R, V)
+    uniforms  (R, levels)
+    """
     logprobs = (logits / settings.temperature if settings.temperature > 0 else logits).log_softmax(dim=-1)
     if settings.temperature == 0:
         tokens = logits.argmax(dim=-1)
     else:
         chances = _cut_tail(logprobs.double().exp(), settings)
-        ladder = chances.cumsum(dim=-1)
-        wanted = uniforms.unsqueeze(1) * ladder[:, -1:]
-        tokens = torch.searchsorted(ladder, wanted, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
+        tokens = _descend(chances, uniforms)
     return tokens, logprobs.gather(-1, tokens.unsqueeze(1)).squeeze(1)
+
+
+def _descend(chances: Tensor, uniforms: Tensor) -> Tensor:
+    """(R,) tokens drawn by (R, V) chances, which need not sum to 1: branch by branch, each level by its own number.
+
+    Where one number falls on the ladder of all tokens depends on every rung below it, and the last digits of these
+    change with the batch: of a large vocabulary about one token in some thousands would be another. Here only the
+    16 rungs of each level count, and a reply stays the same in whatever company it is drawn.
+    """
+    size = chances.shape[-1]
+    ladder = torch.cat([chances.new_zeros(len(chances), 1), chances.cumsum(dim=-1)], dim=1)
+    branches = torch.arange(BRANCHES + 1, device=chances.device)
+    first = torch.zeros(len(chances), 1, dtype=torch.long, device=chances.device)  # token of the branch so far
+    for level in range(uniforms.shape[1]):
+        width = BRANCHES ** (uniforms.shape[1] - level - 1)
+        rungs = ladder.gather(1, (first + width * branches).clamp(max=size))
+        rungs = rungs - rungs[:, :1]
+        wanted = uniforms[:, level : level + 1] * rungs[:, -1:]
+        first = first + width * torch.searchsorted(rungs[:, 1:-1].contiguous(), wanted, right=True)
+    return first.squeeze(1)
 
 
 def _cut_tail(chances: Tensor, settings: SamplingSettings) -> Tensor:

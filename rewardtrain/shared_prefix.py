@@ -145,7 +145,17 @@ def encode_prompts(trunk: nn.Module, prompts: Sequence[Ids], *, pad_id: int, sid
 
 
 def repeat_prompts(encoded: EncodedPrompts, owners: Tensor) -> EncodedPrompts:
-    """One row per reply: row r continues prompt owners[r]. The cache is repeated in place, gradients kept."""
+    """One row per reply: row r continues prompt owners[r]. The cache is repeated in place, gradients kept.
+
+    Where every prompt has as many replies, and they stand in the prompts' order, nothing is looked up: the gradient of
+    a look-up is added row by row, which costs more than the look-up itself.
+    """
+    prompts, rows = len(encoded.last), len(owners)
+    each = rows // max(1, prompts)
+    if torch.equal(owners.cpu(), torch.arange(prompts).repeat_interleave(each)):
+        encoded.cache.batch_repeat_interleave(each)
+        last, mask = (one.repeat_interleave(each, dim=0) for one in (encoded.last, encoded.mask))
+        return EncodedPrompts(last, mask, encoded.cache)
     encoded.cache.reorder_cache(owners)
     return EncodedPrompts(encoded.last[owners], encoded.mask[owners], encoded.cache)
 
@@ -204,10 +214,13 @@ def _states_with_shared_prefix(
 
 
 def _states_of_whole_rows(trunk: nn.Module, prompts: Sequence[Ids], replies: Sequence[Ids], pad_id: int) -> ReplyStates:
-    """Each row its prompt and reply, padded at the right, where a causal network's real tokens cannot see padding."""
+    """Each row its prompt and reply, padded at the right, where a causal network's real tokens cannot see padding.
+
+    So no mask is needed, and attention without one is quicker.
+    """
     rows = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
-    ids, row_mask = pad_rows(rows, pad_id, device=device_of(trunk))
-    hidden = trunk(input_ids=ids, attention_mask=row_mask.long(), use_cache=False).last_hidden_state
+    ids, _ = pad_rows(rows, pad_id, device=device_of(trunk))
+    hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=ids.device)
     _, mask = pad_rows(replies, pad_id, device=ids.device)
     columns = lengths[:, None] + torch.arange(mask.shape[1], device=ids.device)

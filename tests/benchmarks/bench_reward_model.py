@@ -56,12 +56,13 @@ def pair_rows(prompt: list[int], replies: list[list[int]]) -> list[dict[str, lis
 def ours(options: dict[str, Any]) -> Work:
     from rewardtrain import reward_training
     from rewardtrain.lora import trainable_parameters
+    from rewardtrain.optimizer import adamw
 
     reward_model = our_reward_model(share_prefix=options["share_prefix"]).train()
     example = our_example(*comparison(options["k"]))
     settings = reward_training.RewardModelSettings()
     parameters = trainable_parameters(reward_model)
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
+    optimizer = adamw(parameters, learning_rate=1e-4, weight_decay=0.0)
 
     def work() -> list[float]:
         seconds = []

@@ -347,13 +347,13 @@ def run(settings=TINY, *, policy=None, rewards=(COUNT_E,), prompts=PROMPTS, **ca
 @pytest.mark.parametrize(("kind", "samples_per_prompt"), [("rotary", 1), ("rotary", 4), ("absolute", 2)])
 def test_a_planted_reward_rises(kind, samples_per_prompt):
     settings = PpoSettings(
-        updates=20, samples_per_update=32, samples_per_prompt=samples_per_prompt, minibatch_size=16, learning_rate=4e-3,
+        updates=30, samples_per_update=32, samples_per_prompt=samples_per_prompt, minibatch_size=16, learning_rate=4e-3,
         kl_coef=0.01, warmup_updates=2, schedule="constant", malformed_penalty=0.0, pass_kl_limit=1.0, seed=3,
         sampling=SamplingSettings(max_new_tokens=10),
     )  # fmt: skip
     steps = run(settings, policy=make_policy(DECODERS[kind]())).steps
     early, late = (sum(step.reward for step in part) / len(part) for part in (steps[:4], steps[-4:]))
-    assert late > early + 1.0
+    assert late > early + 3.0
     assert steps[-1].kl_nats > 1.0 > abs(steps[0].kl_nats)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from rewardtrain import sampling
 from rewardtrain.chat import EncodedPrompt, encode_prompt
 from rewardtrain.errors import UnsupportedArchitecture
 from rewardtrain.hyperparameters import SamplingSettings
@@ -141,6 +142,49 @@ def test_tokens_come_as_often_as_the_policy_says(temperature):
     for token in expected.topk(5).indices.tolist():
         p = float(expected[token])
         assert abs(found[token] / count - p) < 4 * math.sqrt(p * (1 - p) / count)
+
+
+def test_every_token_of_a_vocabulary_comes_as_often_as_its_chance():
+    """All 300 tokens at once, three levels deep: the chi-square of 60,000 draws is one that chance explains."""
+    rows, size = 60_000, 300
+    chances = torch.rand(size, generator=torch.Generator().manual_seed(5), dtype=torch.float64) ** 3
+    chances[::7] = 0.0
+    uniforms = torch.rand(rows, sampling._levels(size), generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    found = torch.bincount(sampling._descend(chances.expand(rows, size), uniforms), minlength=size)
+    expected = rows * chances / chances.sum()
+    likely = expected > 5
+    assert found[chances == 0].sum() == 0
+    statistic = float(((found - expected)[likely] ** 2 / expected[likely]).sum())
+    freedom = int(likely.sum()) - 1
+    assert abs(statistic - freedom) < 4 * math.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("number", [0.0, 0.5, 1 - 2.0**-53])
+def test_the_outermost_random_numbers_draw_no_token_without_a_chance(number):
+    chances = torch.zeros(1, 1000, dtype=torch.float64)
+    chances[0, [300, 301, 640]] = torch.tensor([0.1, 0.7, 0.2], dtype=torch.float64)
+    uniforms = torch.full((1, sampling._levels(1000)), number, dtype=torch.float64)
+    assert sampling._descend(chances, uniforms).item() in (300, 301, 640)
+
+
+def test_what_a_batch_does_to_the_last_digits_hardly_ever_changes_a_token():
+    """Beside a ladder of all tokens, which changes dozens of times as often."""
+    size, rows = 32_768, 400
+    generator = torch.Generator().manual_seed(7)
+    uniforms = torch.rand(rows, sampling._levels(size), generator=generator, dtype=torch.float64)
+    one_number = uniforms[:, :1].contiguous()
+    logits = torch.randn(rows, size, generator=generator)
+    nudged = logits * (1 + 1e-4 * torch.randn(rows, size, generator=generator))
+
+    def changed(draw):
+        one, other = (draw(each.double().softmax(dim=-1)) for each in (logits, nudged))
+        return int((one != other).sum())
+
+    plain = changed(lambda chances: torch.searchsorted(chances.cumsum(dim=-1), one_number, right=True).squeeze(1))
+    ours = changed(lambda chances: sampling._descend(chances, uniforms))
+
+    assert plain >= 10
+    assert ours * 10 <= plain
 
 
 def test_temperature_0_takes_the_likeliest_token():
