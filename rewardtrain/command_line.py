@@ -14,8 +14,8 @@ from feedback.errors import FeedbackError
 from feedback.models import Project, QueuedWork, Snapshot
 from rewardtrain import runs
 from rewardtrain.errors import CheckpointNotWritten, LearningError
-from rewardtrain.models import TrainingRun
-from rewardtrain.terminal import bar
+from rewardtrain.models import MetricPoint, TrainingRun
+from rewardtrain.terminal import OnProgress, bar
 
 REFUSALS = (FeedbackError, LearningError, ValueError)
 
@@ -108,7 +108,10 @@ def work_here(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
     """Work on a run in this process, a bar in the terminal. Raises CommandError with the run's reason."""
     with bar(str(run.get_kind_display()), out) as on_progress:  # type: ignore[arg-type]
         try:
-            worked = runs.work_on_run(run.pk, on_progress)
+            if runs.processes_of(run) > 1:
+                worked = runs.run_in_child(run.pk, lambda: _show(run, on_progress)) == 0
+            else:
+                worked = runs.work_on_run(run.pk, on_progress)
         except CheckpointNotWritten as err:
             raise CommandError(f"{err.message} Go on with --resume {run.pk}.") from err
         except REFUSALS as err:
@@ -119,6 +122,14 @@ def work_here(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
     if not worked and run.state != QueuedWork.State.DONE:
         raise CommandError(f"Run {run.pk} was taken over by a worker. Follow it on the rounds page.")
     return run
+
+
+def _show(run: TrainingRun, on_progress: OnProgress) -> None:
+    """Tell the bar what other processes have written of a run."""
+    run.refresh_from_db(fields=["steps_done", "steps_total"])
+    if run.steps_done:
+        points = MetricPoint.objects.filter(run=run, step=run.steps_done).values_list("name", "value")
+        on_progress(run.steps_done, run.steps_total, dict(points))
 
 
 def cancel(run: TrainingRun) -> None:

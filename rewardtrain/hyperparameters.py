@@ -126,6 +126,12 @@ def _problems_of_computing(settings: Any) -> list[str]:
     found = _one_of(settings, "mixed_precision", MIXED_PRECISIONS)
     if not re.fullmatch(DEVICE, settings.device):
         found.append(f"Set device to cpu, cuda or cuda:NUMBER (it is {settings.device!r}).")
+    if not 1 <= settings.processes <= MOST_PROCESSES:
+        found.append(f"Set processes between 1 and {MOST_PROCESSES} (it is {settings.processes}).")
+    if settings.processes > 1 and ":" in settings.device:
+        found.append(
+            f"Set device to cuda: {settings.processes} processes take a device each (it is {settings.device})."
+        )
     return found
 
 
@@ -185,6 +191,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 DTYPES = ("float32", "bfloat16", "float16")
 MIXED_PRECISIONS = ("off", "bfloat16")
 DEVICE = r"cpu|cuda(:\d+)?"
+MOST_PROCESSES = 64
 CHECKPOINT_SECONDS = 120.0
 
 
@@ -201,6 +208,7 @@ class RewardModelSettings(Settings):
                      with avx512_bf16, several times slower on others
     gradient_checkpointing  keep each layer's input alone and compute the layer again for its gradient: far less memory
                      for about a third more work; dialogues are then encoded once per reply
+    processes        how many share the work on this machine; with device cuda each has a GPU of its own
     """
 
     epochs: float = 2.0
@@ -228,6 +236,7 @@ class RewardModelSettings(Settings):
     mixed_precision: str = "off"
     gradient_checkpointing: bool = False
     device: str = "cpu"
+    processes: int = 1
     seed: int = 0
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -263,7 +272,8 @@ class PpoSettings(Settings):
     samples the starter breaks as few rules, but its English suffers from the noise (2 points fewer fluent replies).
 
     dtype            what frozen weights are kept in under LoRA; what is trained is float32 always
-    mixed_precision, gradient_checkpointing  as of the reward model; drawing and updating use the same precision
+    mixed_precision, gradient_checkpointing, processes  as of the reward model; drawing and updating use the same
+                     precision
     """
 
     updates: int = 32
@@ -301,6 +311,7 @@ class PpoSettings(Settings):
     mixed_precision: str = "off"
     gradient_checkpointing: bool = False
     device: str = "cpu"
+    processes: int = 1
     seed: int = 0
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     sampling: SamplingSettings = field(default_factory=SamplingSettings)

@@ -28,11 +28,12 @@ from rewardtrain.gate import GateSettings, Reply, Sample, gate_report
 from rewardtrain.hyperparameters import PpoSettings, RewardModelSettings, SamplingSettings
 from rewardtrain.models import LedgerEntry, TrainingRun
 from rewardtrain.seeds import stable_seed
+from rewardtrain.team import ALONE, Team
 
 if TYPE_CHECKING:
     from rewardtrain import ppo, reward_training
     from rewardtrain.reward_model import RewardModel
-    from rewardtrain.runs import Reporter
+    from rewardtrain.runs import Silent
     from rewardtrain.training_state import StateKeeper
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Outcome:
 # Preferences
 
 
-def learn_preferences(run: TrainingRun, reporter: Reporter) -> Outcome:
+def learn_preferences(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outcome:
     """Train a preference reward model on a snapshot's rankings, and measure it on held-out openings.
 
     In a round the training comparisons are divided: most teach the model that PPO optimises, the rest a second one that
@@ -78,8 +79,11 @@ def learn_preferences(run: TrainingRun, reporter: Reporter) -> Outcome:
         settings=settings,
         on_begin=reporter.begin,
         on_step=lambda step: reporter.step(step.step, step.steps, reward_figures(step)),
-        keeper=_keeper(run, reporter, settings.checkpoint_seconds),
+        keeper=_keeper(run, reporter, settings.checkpoint_seconds, team),
+        team=team,
     )
+    if not team.is_first:
+        return Outcome(result={})
     figures = _reward_figures(run, trained.reward_model, [as_comparison(row) for row in held_out])
     result = {
         "comparisons": trained.comparisons,
@@ -185,7 +189,7 @@ def _rounded(share: Share) -> float | None:
 # Policy
 
 
-def improve_policy(run: TrainingRun, reporter: Reporter) -> Outcome:
+def improve_policy(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outcome:
     """PPO from the policy that serves, against the round's reward model, held to where it started."""
     from rewardtrain import ppo
     from rewardtrain.policy import load_policy_with_value, reference_policy
@@ -193,7 +197,7 @@ def improve_policy(run: TrainingRun, reporter: Reporter) -> Outcome:
     from rewardtrain.shared_base import reward_beside
 
     assert run.parent is not None
-    begun = Begun.of(run)
+    begun = team.from_first(lambda: Begun.of(run))
     settings = begun.settings
     reward_folder = folder_of(begun.reward_model)
     folder = folder_of(run.parent)
@@ -205,7 +209,7 @@ def improve_policy(run: TrainingRun, reporter: Reporter) -> Outcome:
     scorer = reward_beside(policy, folder, reward_folder, dtype=settings.dtype).scores
     prompts = training_prompts(run, begun.prompt_ids)
     if begun.scale is None:
-        begun.scale = _scale(policy, scorer, prompts, settings)
+        begun.scale = team.from_first(lambda: _scale(policy, scorer, prompts, settings))
         reporter.keep(begun=begun.to_json())
     mean, std = begun.scale
     reward = ppo.WeightedReward("preference", 1.0, scorer, mean=mean, std=std)
@@ -218,8 +222,11 @@ def improve_policy(run: TrainingRun, reporter: Reporter) -> Outcome:
         on_begin=reporter.begin,
         on_step=lambda step: reporter.step(step.step, step.steps, ppo_figures(step)),
         ledger=lambda entries: reporter.ledger([_ledger_row(run, entry) for entry in entries]),
-        keeper=_keeper(run, reporter, settings.checkpoint_seconds, reward_model=begun.reward_model.content_hash),
+        keeper=_keeper(run, reporter, settings.checkpoint_seconds, team, reward_model=begun.reward_model.content_hash),
+        team=team,
     )
+    if not team.is_first:
+        return Outcome(result={})
     result = {
         "reward_model": begun.reward_model.pk,
         "scale": {"preference": {"mean": mean, "std": std}},
@@ -388,7 +395,7 @@ def _ledger_row(run: TrainingRun, entry: ppo.LedgerEntry) -> LedgerEntry:
 # Gate
 
 
-def measure_gate(run: TrainingRun, reporter: Reporter) -> Outcome:
+def measure_gate(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outcome:
     """Let the old and the new policy answer validation prompts, score both with both reward models, and report."""
     from rewardtrain.policy import load_policy
 
@@ -498,11 +505,11 @@ def kl_to(
 # Files
 
 
-def _keeper(run: TrainingRun, reporter: Reporter, every_seconds: float, **belongs_to: Any) -> StateKeeper:
+def _keeper(run: TrainingRun, reporter: Silent, every_seconds: float, team: Team, **belongs_to: Any) -> StateKeeper:
     """Where this run's states are; a run that saved one goes on from it or not at all."""
-    from rewardtrain.training_state import StateKeeper
+    from rewardtrain.training_state import StateKeeper, StateReader
 
-    return StateKeeper(
+    return (StateKeeper if team.is_first else StateReader)(
         states_folder(run),
         belongs_to={"run": run.pk, **belongs_to},
         every_seconds=every_seconds,

@@ -25,6 +25,7 @@ from rewardtrain.precision import mixed_precision, recomputed_layers
 from rewardtrain.sampling import Reply, encode_for_sampling, sample_replies
 from rewardtrain.seeds import stable_seed
 from rewardtrain.shared_prefix import length_buckets
+from rewardtrain.team import ALONE, Team
 from rewardtrain.training_state import (
     StateKeeper,
     TrainingState,
@@ -161,7 +162,7 @@ class UpdateStatistics:
     """Sums over the passes of one update."""
 
     tokens: int = 0
-    loss_tokens: int = 0
+    loss_tokens: float = 0
     policy_loss: float = 0.0
     value_loss: float = 0.0
     clipped: float = 0.0
@@ -170,6 +171,12 @@ class UpdateStatistics:
     gradient_norm: float = 0.0
     optimizer_steps: int = 0
     passes: int = 0
+
+    def sum_over(self, team: Team) -> None:
+        """Make of each process's sums those of all; the others are the same everywhere."""
+        names = ("loss_tokens", "policy_loss", "value_loss", "clipped", "entropy")
+        for name, value in zip(names, team.sums(getattr(self, name) for name in names), strict=True):
+            setattr(self, name, value)
 
 
 def train_policy(
@@ -183,6 +190,7 @@ def train_policy(
     on_step: Callable[[PpoStep], object] = lambda step: None,
     ledger: Callable[[list[LedgerEntry]], object] = lambda entries: None,
     keeper: StateKeeper | None = None,
+    team: Team = ALONE,
 ) -> PpoResult:
     """Optimise `policy` in place; saving it is the caller's.
 
@@ -192,6 +200,7 @@ def train_policy(
     on_step     told of every update as it ends, before its state is saved
     ledger      given the update's samples, each with every term of its reward
     keeper      where states are saved, and from where a killed run goes on; without one nothing is saved
+    team        the processes that share the work; each calls this with the same arguments
     Raises      TrainingDiverged at numbers that are none, a KL that explodes or a policy that gives everybody the same
                 reply; NothingToLearn without prompts or rewards; CheckpointError where a state cannot be written or
                 used; whatever the callbacks raise
@@ -209,19 +218,18 @@ def train_policy(
     policy.eval()  # no dropout: the update must see the policy that drew
     steps: list[PpoStep] = []
     if keeper is not None:
-        steps = _resume(
-            keeper, policy, optimizer, kl_control, _identity(policy, ref_policy, encoded, rewards, settings)
-        )
+        identity = _identity(policy, ref_policy, encoded, rewards, settings)
+        steps = team.first_then_others(lambda: _resume(keeper, policy, optimizer, kl_control, identity))
     on_begin(settings.updates, len(steps))
     for step in range(len(steps), settings.updates):
         places = prompts_of_update(len(prompts), step, settings)
         with mixed_precision(settings):
             # 1 sample
             rollout = sample_rollout(
-                policy, ref_policy, [prompts[p] for p in places], [encoded[p] for p in places], settings, step
+                policy, ref_policy, [prompts[p] for p in places], [encoded[p] for p in places], settings, step, team
             )
             # 2 score
-            score(rollout, rewards, settings)
+            score(rollout, rewards, settings, team)
         # 3 reward
         rollout.rewards = token_rewards(rollout, kl_control.kl_coef)
         # 4 advantage
@@ -229,7 +237,7 @@ def train_policy(
         check_rollout(rollout, step, settings)
         # 5 update
         learning_rate = _set_learning_rate(optimizer, step, settings)
-        statistics = update(policy, optimizer, parameters, rollout, settings, step)
+        statistics = update(policy, optimizer, parameters, rollout, settings, step, team)
         # 6 log
         done = _summary(rollout, statistics, kl_control, settings, step, learning_rate)
         ledger(ledger_entries(rollout, kl_control.kl_coef, step))
@@ -315,33 +323,62 @@ def sample_rollout(
     encoded: Sequence[EncodedPrompt],
     settings: PpoSettings,
     step: int,
+    team: Team = ALONE,
 ) -> Rollout:
     """`samples_per_prompt` replies to each prompt, with log-probabilities and values kept from the drawing."""
-    owners = [owner for owner in range(len(prompts)) for _ in range(settings.samples_per_prompt)]
-    replies = sample_replies(
-        policy,
-        policy.tokenizer,
-        [encoded[owner] for owner in owners],
-        settings=settings.sampling,
-        seeds=[stable_seed(settings.seed, "rollout", step, index) for index in range(len(owners))],
-        share_prefix=settings.share_prefix,
-    )
-    prompt_ids = [one.ids for one in encoded]
-    ref_logprobs = ref_policy.logprobs(
-        prompt_ids, [reply.token_ids for reply in replies], owners,
-        temperature=settings.sampling.temperature, share_prefix=settings.share_prefix,
-    ).cpu()  # fmt: skip
+    own = team.own(range(len(prompts)))
+    drawn = _drawn(policy, [encoded[place].ids for place in own], own, settings, step)
+    by_reference = _by_reference(ref_policy, [encoded[place].ids for place in own], drawn, settings)
+    groups = team.gathered(list(zip(drawn, by_reference, strict=True)))
+    replies = [reply for group, _ in groups for reply in group]
     values = [reply.values for reply in replies if reply.values is not None]
     return Rollout(
         prompts=list(prompts),
-        prompt_ids=prompt_ids,
-        owners=owners,
+        prompt_ids=[one.ids for one in encoded],
+        owners=[owner for owner, (group, _) in enumerate(groups) for _ in group],
         replies=replies,
         response_mask=_pad([torch.ones(len(reply.token_ids), dtype=torch.bool) for reply in replies]),
         logprobs=_pad([reply.logprobs for reply in replies]),
         values=_pad(values),
-        ref_logprobs=ref_logprobs,
+        ref_logprobs=_pad([row for _, rows in groups for row in rows]),
     )
+
+
+def _drawn(
+    policy: PolicyWithValue, prompts: Sequence[list[int]], places: Sequence[int], settings: PpoSettings, step: int
+) -> list[list[Reply]]:
+    """Per prompt its replies. A reply's seed follows from the prompt's place in the update, whoever draws it."""
+    each = settings.samples_per_prompt
+    replies = sample_replies(
+        policy,
+        policy.tokenizer,
+        [EncodedPrompt(prompt) for prompt in prompts for _ in range(each)],
+        settings=settings.sampling,
+        seeds=[stable_seed(settings.seed, "rollout", step, place * each + n) for place in places for n in range(each)],
+        share_prefix=settings.share_prefix,
+    )
+    return [replies[start : start + each] for start in range(0, len(replies), each)]
+
+
+def _by_reference(
+    ref_policy: ReferencePolicy, prompts: Sequence[list[int]], drawn: Sequence[list[Reply]], settings: PpoSettings
+) -> list[list[Tensor]]:
+    """Per prompt the reference's (T,) log-probabilities of each of its replies, on the CPU."""
+    found: list[list[Tensor]] = [[] for _ in prompts]
+    widths = [
+        len(replies) * (len(prompt) + max(len(reply.token_ids) for reply in replies))
+        for prompt, replies in zip(prompts, drawn, strict=True)
+    ]
+    for places in length_buckets(widths, settings.tokens_per_forward):
+        owners = [number for number, place in enumerate(places) for _ in drawn[place]]
+        token_ids = [reply.token_ids for place in places for reply in drawn[place]]
+        logprobs = ref_policy.logprobs(
+            [prompts[place] for place in places], token_ids, owners,
+            temperature=settings.sampling.temperature, share_prefix=settings.share_prefix,
+        ).cpu()  # fmt: skip
+        for owner, row, ids in zip(owners, logprobs, token_ids, strict=True):
+            found[places[owner]].append(row[: len(ids)].clone())
+    return found
 
 
 def _pad(rows: Sequence[Tensor]) -> Tensor:
@@ -352,13 +389,13 @@ def _pad(rows: Sequence[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def score(rollout: Rollout, rewards: Sequence[WeightedReward], settings: PpoSettings) -> None:
+def score(rollout: Rollout, rewards: Sequence[WeightedReward], settings: PpoSettings, team: Team = ALONE) -> None:
     """Fill in every term of every sample's reward, raw and as weighed, and their sum.
 
     A standardised score is cut to ±reward_clip before it is weighed, so that one odd reply cannot rule an update.
     """
     for reward in rewards:
-        raw = _scores(reward.scorer, rollout)
+        raw = _scores(reward.scorer, rollout, team)
         if not torch.isfinite(raw).all():
             raise TrainingDiverged(f"The reward {reward.name} gave a score that is no number.")
         standardised = ((raw - reward.mean) / reward.std).clamp(-settings.reward_clip, settings.reward_clip)
@@ -372,13 +409,14 @@ def score(rollout: Rollout, rewards: Sequence[WeightedReward], settings: PpoSett
     rollout.scores = torch.stack(list(rollout.terms.values())).sum(dim=0)
 
 
-def _scores(scorer: Scorer, rollout: Rollout) -> Tensor:
+def _scores(scorer: Scorer, rollout: Rollout, team: Team) -> Tensor:
     """(B,) from a scorer that takes prompts with all their replies."""
     groups: list[list[str]] = [[] for _ in rollout.prompts]
     for owner, reply in zip(rollout.owners, rollout.replies, strict=True):
         groups[owner].append(reply.text)
-    per_prompt = scorer(rollout.prompts, groups)
-    return torch.cat([torch.as_tensor(own, dtype=torch.float32).detach().cpu().reshape(-1) for own in per_prompt])
+    per_prompt = scorer(team.own(rollout.prompts), team.own(groups))
+    own = [torch.as_tensor(one, dtype=torch.float32).detach().cpu().reshape(-1).clone() for one in per_prompt]
+    return torch.cat(team.gathered(own))
 
 
 def length_penalty(token_counts: Tensor, settings: PpoSettings) -> Tensor:
@@ -475,18 +513,21 @@ def update(
     rollout: Rollout,
     settings: PpoSettings,
     step: int,
+    team: Team = ALONE,
 ) -> UpdateStatistics:
     """Passes over the rollout in minibatches; fewer of them when the policy has already moved far enough."""
     statistics = UpdateStatistics()
     for number in range(settings.passes):
         kl_sum, tokens = 0.0, 0
         for places in minibatches(rollout, settings, step, number):
-            kl_sum += _minibatch_step(policy, optimizer, parameters, rollout, places, settings, statistics)
+            kl_sum += _minibatch_step(policy, optimizer, parameters, rollout, places, settings, statistics, team)
             tokens += int(rollout.response_mask[places].sum())
+        (kl_sum,) = team.sums([kl_sum])
         statistics.passes += 1
         statistics.last_pass_kl = kl_sum / tokens
         if statistics.last_pass_kl > settings.pass_kl_limit:
             break
+    statistics.sum_over(team)
     return statistics
 
 
@@ -510,15 +551,17 @@ def _minibatch_step(
     places: list[int],
     settings: PpoSettings,
     statistics: UpdateStatistics,
+    team: Team,
 ) -> float:
-    """One optimiser step; gives the summed estimate of the KL to the policy that drew."""
+    """One optimiser step; gives this process's part of the summed estimate of the KL to the policy that drew."""
     tokens = int(rollout.response_mask[places].sum())
     kl_sum = 0.0
-    for part in _parts(rollout, places, settings):
+    for part in _parts(rollout, places, settings, team):
         with mixed_precision(settings), recomputed_layers(policy.network, settings.gradient_checkpointing):
             loss, part_kl = _loss(policy, rollout, part, settings, statistics)
         (loss / tokens).backward()
         kl_sum += part_kl
+    team.sum_gradients(parameters)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
     if not math.isfinite(norm):
         raise TrainingDiverged(f"A gradient's norm was {norm}. Lower learning_rate.")
@@ -530,12 +573,15 @@ def _minibatch_step(
     return kl_sum
 
 
-def _parts(rollout: Rollout, places: list[int], settings: PpoSettings) -> list[list[int]]:
-    """The minibatch in parts of like length that fit `tokens_per_forward`; samples of one prompt stay together."""
+def _parts(rollout: Rollout, places: list[int], settings: PpoSettings, team: Team) -> list[list[int]]:
+    """What this process does of the minibatch, in parts of like length that fit `tokens_per_forward`.
+
+    Samples of one prompt stay together.
+    """
     groups: dict[int, list[int]] = {}
     for place in places:
         groups.setdefault(rollout.owners[place], []).append(place)
-    own = list(groups.values())
+    own = team.own(list(groups.values()))
     widths = [
         len(group)
         * (len(rollout.prompt_ids[rollout.owners[group[0]]]) + max(len(rollout.replies[p].token_ids) for p in group))

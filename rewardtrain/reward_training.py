@@ -23,6 +23,7 @@ from rewardtrain.optimizer import adamw
 from rewardtrain.precision import mixed_precision, recomputed_layers
 from rewardtrain.reward_model import Cuts, EncodedComparison, RewardModel
 from rewardtrain.seeds import stable_seed
+from rewardtrain.team import ALONE, Team
 from rewardtrain.training_state import (
     StateKeeper,
     TrainingState,
@@ -117,6 +118,7 @@ def train_reward_model(
     on_step: Callable[[RewardStep], object] = lambda step: None,
     validation: Sequence[RankedComparison] | None = None,
     keeper: StateKeeper | None = None,
+    team: Team = ALONE,
 ) -> RewardTrainingResult:
     """Learn a score per reply from rankings.
 
@@ -125,6 +127,7 @@ def train_reward_model(
     on_step     told of every step as it ends, before its state is saved
     validation  comparisons to look at while training; with early_stopping the best weights are kept
     keeper      where states are saved, and from where a killed run goes on; without one nothing is saved
+    team        the processes that share the work; each calls this with the same arguments
     Raises      ModelRefused; NothingToLearn; TrainingDiverged before anything is returned; CheckpointError where a
                 state cannot be written or used; whatever the callbacks raise
     """
@@ -141,7 +144,8 @@ def train_reward_model(
     steps = math.ceil(settings.epochs * len(examples) / settings.comparisons_per_step)
     best = _Best(patience=settings.patience)
     if keeper is not None:
-        _resume(keeper, result, best, optimizer, _identity(reward_model, examples, held_out, settings))
+        identity = _identity(reward_model, examples, held_out, settings)
+        team.first_then_others(lambda: _resume(keeper, result, best, optimizer, identity))
     on_begin(steps, len(result.history))
     # 2 order
     for step, places in enumerate(_order(len(examples), steps, settings)):
@@ -153,11 +157,12 @@ def train_reward_model(
         torch.manual_seed(stable_seed(settings.seed, "dropout", step))
         share = _set_learning_rate(optimizer, step, steps, settings)
         # 3 score, 4 loss
-        loss, accuracy = _backward(reward_model, [examples[place] for place in places], settings)
+        loss, accuracy = _backward(reward_model, [examples[place] for place in places], settings, team)
         # 5 update
+        team.sum_gradients(parameters)
         norm = _update(optimizer, parameters, settings, loss, step)
         # 6 log
-        looked = _look(reward_model, held_out, step, steps, len(examples), settings)
+        looked = _look(reward_model, held_out, step, steps, len(examples), settings, team)
         done = RewardStep(step + 1, steps, loss, accuracy, settings.learning_rate * share, norm, looked)
         result.history.append(done)
         if looked is not None and settings.early_stopping:
@@ -166,7 +171,7 @@ def train_reward_model(
         if keeper is not None:
             keeper.after_step(step + 1, steps, lambda: _state(result, best, optimizer))
     check_finite(parameters)
-    return _finish(result, best, held_out)
+    return _finish(result, best, held_out, team)
 
 
 def _examples(
@@ -258,15 +263,17 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps: int, 
 
 
 def _backward(
-    reward_model: RewardModel, examples: Sequence[_Example], settings: RewardModelSettings
+    reward_model: RewardModel, examples: Sequence[_Example], settings: RewardModelSettings, team: Team = ALONE
 ) -> tuple[float, float]:
     """Accumulate the gradient of the mean loss over these comparisons; gives (loss, share of pairs ordered right).
 
-    Comparisons of like length go through together, so the gradient is summed over a few passes.
+    Comparisons of like length go through together, so the gradient is summed over a few passes. Of a team each process
+    has then the gradient of its own comparisons.
     """
-    total, credit, strict = 0.0, 0.0, 0
-    for places in reward_model.batches([example.encoded for example in examples]):
-        batch = [examples[place] for place in places]
+    total, credit, strict = 0.0, 0.0, 0.0
+    own_examples = team.own(examples)
+    for places in reward_model.batches([example.encoded for example in own_examples]):
+        batch = [own_examples[place] for place in places]
         with mixed_precision(settings), recomputed_layers(reward_model.network, settings.gradient_checkpointing):
             scores = reward_model.score_batch([example.encoded for example in batch])
         losses = [comparison_loss(own, example.pairs) for own, example in zip(scores, batch, strict=True)]
@@ -276,6 +283,7 @@ def _backward(
         for own, example in zip(scores, batch, strict=True):
             credits = _pair_credits(own.detach(), example.pairs)
             credit, strict = credit + sum(credits), strict + len(credits)
+    total, credit, strict = team.sums([total, credit, strict])
     return total, credit / strict if strict else 0.0
 
 
@@ -306,19 +314,24 @@ def _look(
     steps: int,
     count: int,
     settings: RewardModelSettings,
+    team: Team,
 ) -> float | None:
     """Accuracy on the validation set, `evaluations_per_epoch` times an epoch and at the end; else None."""
     every = max(1, round(count / settings.comparisons_per_step / settings.evaluations_per_epoch))
     if not held_out or ((step + 1) % every and step + 1 != steps):
         return None
-    return _accuracy(reward_model, held_out).value
+    return _accuracy(reward_model, held_out, team).value
 
 
 @torch.no_grad()
-def _accuracy(reward_model: RewardModel, examples: Sequence[_Example]) -> Share:
+def _accuracy(reward_model: RewardModel, examples: Sequence[_Example], team: Team) -> Share:
     reward_model.eval()
-    scores = reward_model.score_encoded([example.encoded for example in examples])
-    return clustered_share(_pair_credits(own, example.pairs) for own, example in zip(scores, examples, strict=True))
+    own = team.own(examples)
+    scores = reward_model.score_encoded([example.encoded for example in own])
+    credits: list[Sequence[float]] = [
+        _pair_credits(one, example.pairs) for one, example in zip(scores, own, strict=True)
+    ]
+    return clustered_share(team.gathered(credits))
 
 
 @dataclass
@@ -345,7 +358,9 @@ class _Best:
         return self.worse >= self.patience
 
 
-def _finish(result: RewardTrainingResult, best: _Best, held_out: Sequence[_Example]) -> RewardTrainingResult:
+def _finish(
+    result: RewardTrainingResult, best: _Best, held_out: Sequence[_Example], team: Team
+) -> RewardTrainingResult:
     reward_model = result.reward_model
     if best.step is not None:
         reward_model.load_state_dict(best.weights)
@@ -353,7 +368,7 @@ def _finish(result: RewardTrainingResult, best: _Best, held_out: Sequence[_Examp
     reward_model.eval()
     result.steps = len(result.history)
     if held_out:
-        result.validation = _accuracy(reward_model, held_out)
+        result.validation = _accuracy(reward_model, held_out, team)
     return result
 
 

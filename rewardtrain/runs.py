@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ from feedback.errors import FeedbackError
 from feedback.models import ModelVersion
 from rewardtrain.child_environment import NICENESS, trainer_environment
 from rewardtrain.errors import CheckpointNotWritten, LearningError
+from rewardtrain.hyperparameters import MOST_PROCESSES
 from rewardtrain.models import LedgerEntry, MetricPoint, TrainingRun
+from rewardtrain.team import ALONE, Team, expected_size, join
 
 if TYPE_CHECKING:
     from rewardtrain.learning import Outcome
@@ -32,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 PAUSE_SECONDS = 60  # between looks whether a disk that was full has room again
+SECONDS_TO_WRITE_DOWN = 15  # what the first process of a team has to say why a run failed before all are ended
 
 
 class LeaseLost(RuntimeError):
@@ -45,7 +49,21 @@ class RunRefused(FeedbackError):
     status = 409
 
 
-class Reporter:
+class Silent:
+    """For the processes of a team that do not report: the first one does."""
+
+    def begin(self, steps_total: int, done: int = 0) -> None: ...
+
+    def keep(self, **found: Any) -> None: ...
+
+    def saved(self, step: int) -> None: ...
+
+    def step(self, done: int, total: int, figures: Mapping[str, float]) -> None: ...
+
+    def ledger(self, entries: list[LedgerEntry]) -> None: ...
+
+
+class Reporter(Silent):
     """Writes a run's progress, figures and reward ledger, each only while the run is still this process's.
 
     on_progress  also told (steps done, steps total, figures): the bar in the terminal
@@ -108,20 +126,17 @@ def work_on_run(run_id: int, on_progress: Callable[[int, int, Mapping[str, float
     A run that was killed, or waited for its disk, goes on from its last saved state. It never starts anew where a
     state was saved and is gone: it fails then, with the reason.
     """
-    run = queue.claim(TrainingRun, run_id)
+    team = _meet(run_id)
+    run = team.from_first(lambda: queue.claim(TrainingRun, run_id))
     if run is None:
         return False
+    if not team.is_first:
+        return _work_beside(run, team)
     from rewardtrain import learning  # loads torch
 
     try:
         with queue.Heartbeat([run]):
-            work = {
-                TrainingRun.Kind.REWARD_MODEL: learning.learn_preferences,
-                TrainingRun.Kind.SECOND_REWARD_MODEL: learning.learn_preferences,
-                TrainingRun.Kind.POLICY: learning.improve_policy,
-                TrainingRun.Kind.GATE: learning.measure_gate,
-            }[TrainingRun.Kind(run.kind)]
-            outcome = work(run, Reporter(run, on_progress))
+            outcome = _work_of(run)(run, Reporter(run, on_progress), team)
         _finish(run, outcome)
         learning.forget_states(run)
         return True
@@ -136,6 +151,40 @@ def work_on_run(run_id: int, on_progress: Callable[[int, int, Mapping[str, float
         logger.exception("run failed run=%s", run_id)
         queue.fail(run, _said(err), permanent=is_permanent(err))
         raise
+
+
+def _work_of(run: TrainingRun) -> Callable[[TrainingRun, Silent, Team], Outcome]:
+    from rewardtrain import learning
+
+    return {
+        TrainingRun.Kind.REWARD_MODEL: learning.learn_preferences,
+        TrainingRun.Kind.SECOND_REWARD_MODEL: learning.learn_preferences,
+        TrainingRun.Kind.POLICY: learning.improve_policy,
+        TrainingRun.Kind.GATE: learning.measure_gate,
+    }[TrainingRun.Kind(run.kind)]
+
+
+def _meet(run_id: int) -> Team:
+    """The processes that were started for this run; this one alone, as a rule."""
+    if expected_size() == 1:
+        return ALONE
+    chosen = TrainingRun.objects.values_list("hyperparameters", flat=True).get(pk=run_id)
+    return join(chosen.get("device", "cpu"))
+
+
+def _work_beside(run: TrainingRun, team: Team) -> bool:
+    """This process's part of a run that the first process of its team has claimed.
+
+    What goes wrong everywhere the first process writes down. What goes wrong here alone would leave it waiting: so
+    this process ends with an error after a while, upon which the launcher ends them all, and the run is tried again.
+    """
+    try:
+        _work_of(run)(run, Silent(), team)
+    except Exception:
+        logger.exception("a process of a run failed run=%s rank=%s", run.pk, team.rank)
+        time.sleep(SECONDS_TO_WRITE_DOWN)
+        raise
+    return True
 
 
 def _said(err: BaseException) -> str:
@@ -165,22 +214,52 @@ def is_permanent(err: BaseException) -> bool:
     return isinstance(err, LearningError | FeedbackError | ValueError) or bool(getattr(err, "permanent", False))
 
 
-def run_in_child(run_id: int) -> int:
-    """Work on a run in a child process: low priority, passive OpenMP waiting, gone when this process goes."""
-    threads = max(1, (os.cpu_count() or 2) - 1)
-    command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "work_on_run", str(run_id)]
+def run_in_child(run_id: int, while_waiting: Callable[[], object] | None = None) -> int:
+    """Work on a run in a child process, or several: low priority, passive OpenMP waiting, gone when this process goes.
+
+    while_waiting  called twice a second until they end
+    """
+    processes = processes_of(TrainingRun.objects.get(pk=run_id))
+    threads = max(1, ((os.cpu_count() or 2) - 1) // processes)
     child = subprocess.Popen(
-        command, env=trainer_environment(threads), cwd=settings.BASE_DIR, preexec_fn=_become_a_quiet_child
-    )
+        command_for(run_id, processes), env=trainer_environment(threads), cwd=settings.BASE_DIR,
+        preexec_fn=_become_a_quiet_child,
+    )  # fmt: skip
     try:
-        return child.wait()
+        while True:
+            try:
+                return child.wait(timeout=None if while_waiting is None else 0.5)
+            except subprocess.TimeoutExpired:
+                assert while_waiting is not None
+                while_waiting()
     finally:
         if child.poll() is None:
             child.kill()
 
 
+def processes_of(run: TrainingRun) -> int:
+    """How many processes share the work on a run; what its settings say badly is refused when the work begins."""
+    begun = run.result.get("begun", {}).get("settings", {})
+    chosen = begun.get("processes", run.hyperparameters.get("processes", 1))
+    return chosen if isinstance(chosen, int) and 1 <= chosen <= MOST_PROCESSES else 1
+
+
+def command_for(run_id: int, processes: int) -> list[str]:
+    """What works on a run; several processes are started, watched and ended together by torch's launcher."""
+    work = [str(settings.BASE_DIR / "manage.py"), "work_on_run", str(run_id)]
+    if processes == 1:
+        return [sys.executable, *work]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [sys.executable, *launcher, *work]
+
+
 def _become_a_quiet_child() -> None:
     os.nice(NICENESS)
+    go_with_parent()
+
+
+def go_with_parent() -> None:
+    """Let the kernel end this process when the one that started it ends; where there is no such thing, do nothing."""
     if sys.platform == "linux":
         import ctypes
         import signal

@@ -168,6 +168,13 @@ class StateKeeper:
             shutil.rmtree(path, ignore_errors=True)
 
 
+class StateReader(StateKeeper):
+    """For the processes of a team that only go on from what the first one saves."""
+
+    def after_step(self, step: int, steps: int, capture: Callable[[], TrainingState]) -> None:
+        """Nothing: the first process has it."""
+
+
 def forget_states(folder: Path) -> None:
     """Remove a run's states: it has ended, and what it made is kept elsewhere."""
     shutil.rmtree(folder, ignore_errors=True)
