@@ -119,6 +119,8 @@ def work_here(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
     run.refresh_from_db()
     if run.state == QueuedWork.State.FAILED:
         raise CommandError(run.error)
+    if not worked and run.error:  # it was put back: a full disk, or a process that was ended
+        raise CommandError(f"{run.error} Go on with --resume {run.pk}.")
     if not worked and run.state != QueuedWork.State.DONE:
         raise CommandError(f"Run {run.pk} was taken over by a worker. Follow it on the rounds page.")
     return run

@@ -122,6 +122,11 @@ def expected_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """This process's number among them, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def join(device: str) -> Team:
     """Meet the processes that were started together with this one; on CUDA each has a device of its own from here on.
 

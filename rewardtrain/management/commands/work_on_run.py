@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from rewardtrain import runs
-from rewardtrain.team import expected_size
+from rewardtrain.team import expected_size, rank
 
 
 class Command(BaseCommand):
@@ -18,4 +18,7 @@ class Command(BaseCommand):
         if expected_size() > 1:
             runs.go_with_parent()  # the launcher; alone, whoever started this has seen to it
         worked = runs.work_on_run(options["run"])
-        self.stdout.write(f"run {options['run']}: {'done' if worked else 'not due, or taken over by another process'}")
+        if rank() == 0:
+            self.stdout.write(
+                f"run {options['run']}: {'done' if worked else 'not due, or taken over by another process'}"
+            )
