@@ -551,7 +551,7 @@ def _minibatch_step(
     places: list[int],
     settings: PpoSettings,
     statistics: UpdateStatistics,
-    team: Team,
+    team: Team = ALONE,
 ) -> float:
     """One optimiser step; gives this process's part of the summed estimate of the KL to the policy that drew."""
     tokens = int(rollout.response_mask[places].sum())

@@ -172,7 +172,9 @@ def test_ppo_in_mixed_precision_goes_as_in_whole_and_keeps_weights_whole():
     assert mixed.steps[0].policy_loss != whole.steps[0].policy_loss
     assert mixed.steps[0].kl_nats == pytest.approx(0, abs=0.2)  # drawn and judged in the same precision
     assert mixed.steps[0].clip_fraction < 0.1
-    assert mixed.steps[0].entropy == pytest.approx(whole.steps[0].entropy, abs=0.1)
+    assert mixed.steps[0].entropy == pytest.approx(
+        whole.steps[0].entropy, abs=0.3
+    )  # of other tokens, where a last digit drew them
 
 
 def test_log_probabilities_of_the_drawing_are_those_of_the_update_in_bfloat16_too():

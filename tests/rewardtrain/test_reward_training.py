@@ -142,8 +142,8 @@ def test_early_stopping_keeps_the_best_weights(llama, monkeypatch):
     kept = []
     original = reward_training._look
 
-    def look(reward_model, held_out, step, steps, count, settings):
-        if original(reward_model, [], step, steps, count, settings) is None and (step + 1) % 3:
+    def look(reward_model, held_out, step, steps, count, settings, team):
+        if original(reward_model, [], step, steps, count, settings, team) is None and (step + 1) % 3:
             return None
         value = next(told)
         if value == 0.8:
