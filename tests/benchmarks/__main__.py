@@ -18,9 +18,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tests.benchmarks import gpu
 from tests.benchmarks.contest import ROOT, Contest, Measured, hold
 
-NAMES = ("reward_model", "generation", "ppo")
+NAMES = ("reward_model", "generation", "ppo", "lora")
+GPU = "gpu"  # on a CUDA device alone; shown, never written
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 
 HEAD = """# Benchmarks
@@ -36,8 +38,12 @@ process had.
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; default: all, written")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} (default: all, written), or {GPU}"
+    )
     options = parser.parse_args()
+    if options.names == [GPU]:
+        return gpu.report()
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; known are {', '.join(NAMES)}")
     text = HEAD.format(machine=machine()) + "\n" + "\n".join(measure(options.names or NAMES))
@@ -59,6 +65,9 @@ def measure(names: Iterable[str]) -> Iterable[str]:
                 yield section(contest, measured)
             if hasattr(module, "equality"):
                 yield module.equality() + "\n"
+            if hasattr(module, "table"):
+                task = progress.add_task(f"memory: {name}", total=len(module.ways()))
+                yield module.table(lambda task=task: progress.advance(task))
 
 
 def section(contest: Contest, measured: dict[str, Measured]) -> str:

@@ -6,6 +6,7 @@ import copy
 import itertools
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -115,25 +116,27 @@ def trl(options: dict[str, Any]) -> Work:
 
 
 def trl_trainer(
-    rows: list[dict[str, list[int]]], *, accumulate: int = 1, clock: list[float] | None = None, network: Any = None
-) -> Any:
-    """A RewardTrainer on these rows; the CPU seconds of every step are put on the clock."""
+    rows: list[dict[str, list[int]]], *, accumulate: int = 1, clock: list[float] | None = None, network: Any = None,
+    per_forward: int = PAIRS_PER_FORWARD, now: Callable[[], float] = time.process_time, use_cpu: bool = True,
+    bf16: bool = False,
+) -> Any:  # fmt: skip
+    """A RewardTrainer on these rows; the seconds of every step, by `now`, are put on the clock."""
     from datasets import Dataset
     from transformers import LlamaForSequenceClassification, TrainerCallback
     from trl import RewardConfig, RewardTrainer
 
     class Clock(TrainerCallback):
         def on_step_begin(self, *args: Any, **more: Any) -> None:
-            self.started = time.process_time()
+            self.started = now()
 
         def on_step_end(self, *args: Any, **more: Any) -> None:
             if clock is not None:
-                clock.append(time.process_time() - self.started)
+                clock.append(now() - self.started)
 
     torch.manual_seed(0)
     config = RewardConfig(
-        output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=PAIRS_PER_FORWARD,
-        gradient_accumulation_steps=accumulate, max_length=None, use_cpu=True, bf16=False,
+        output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=per_forward,
+        gradient_accumulation_steps=accumulate, max_length=None, use_cpu=use_cpu, bf16=bf16,
         activation_checkpointing=False, report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
     )  # fmt: skip
     return RewardTrainer(

@@ -33,6 +33,7 @@ class Way:
     function: str  # "tests.benchmarks.bench_reward_model:ours"
     options: dict[str, Any] = field(default_factory=dict)
     python: str = sys.executable
+    environment: dict[str, str] = field(default_factory=dict)  # beside a trainer's own
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Contestant:
     def __init__(self, way: Way):
         self.way = way
         command = [way.python, "-m", "tests.benchmarks.contest", way.function, json.dumps(way.options)]
-        environment = trainer_environment(1) | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+        environment = trainer_environment(1) | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"} | way.environment
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - what libraries say, for when something goes wrong
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, text=True,
