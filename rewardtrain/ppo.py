@@ -20,7 +20,7 @@ from rewardtrain.lora import trainable_parameters
 from rewardtrain.losses import clipped_policy_loss, clipped_value_loss, masked_mean, masked_whiten
 from rewardtrain.metrics import explained_variance
 from rewardtrain.optimizer import adamw
-from rewardtrain.policy import PolicyWithValue, ReferencePolicy
+from rewardtrain.policy import Policy, PolicyWithValue, ReferencePolicy
 from rewardtrain.sampling import Reply, encode_for_sampling, sample_replies
 from rewardtrain.seeds import stable_seed
 from rewardtrain.shared_prefix import length_buckets
@@ -307,7 +307,7 @@ def prompts_of_update(count: int, step: int, settings: PpoSettings) -> list[int]
 
 
 def sample_rollout(
-    policy: PolicyWithValue,
+    policy: Policy,
     ref_policy: ReferencePolicy,
     prompts: Sequence[Prompt],
     encoded: Sequence[EncodedPrompt],
@@ -337,7 +337,7 @@ def sample_rollout(
         replies=replies,
         response_mask=_pad([torch.ones(len(reply.token_ids), dtype=torch.bool) for reply in replies]),
         logprobs=_pad([reply.logprobs for reply in replies]),
-        values=_pad(values),
+        values=_pad(values) if values else torch.zeros_like(ref_logprobs),  # a policy without a value head has none
         ref_logprobs=ref_logprobs,
     )
 
