@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
 from rewardtrain import ppo
 from rewardtrain.chat import EncodedPrompt
 from rewardtrain.hyperparameters import PpoSettings
 from rewardtrain.kl import reply_kl
 from rewardtrain.losses import masked_mean
 from rewardtrain.policy import Policy, ReferencePolicy
-from rewardtrain.sampling import encode_for_sampling, sample_replies
+from rewardtrain.sampling import Reply, encode_for_sampling, sample_replies
 from rewardtrain.seeds import stable_seed
 
 MEASURED_PROMPTS = 256
+ROWS_PER_FORWARD = 64
 
 
 @dataclass
@@ -82,14 +86,16 @@ def kl_to_start(drawer: Drawer, most: int = MEASURED_PROMPTS) -> float:
         drawer.policy, drawer.policy.tokenizer, some, settings=settings.sampling,
         seeds=[stable_seed(settings.seed, "distance", place) for place in range(len(some))],
     )  # fmt: skip
-    total = 0.0
-    for start in range(0, len(some), 64):
-        rows = replies[start : start + 64]
-        ref_logprobs = drawer.ref_policy.logprobs(
-            [one.ids for one in some[start : start + 64]], [reply.token_ids for reply in rows], list(range(len(rows))),
-            temperature=settings.sampling.temperature,
-        ).cpu()  # fmt: skip
-        mask = ppo._pad([reply.logprobs.new_ones(len(reply.token_ids)) for reply in rows]).bool()
-        logprobs = ppo._pad([reply.logprobs for reply in rows])
-        total += float(reply_kl(logprobs, ref_logprobs, mask).sum())
-    return total / len(some)
+    ended = [(prompt.ids, reply) for prompt, reply in zip(some, replies, strict=True)]
+    parts = [ended[start : start + ROWS_PER_FORWARD] for start in range(0, len(ended), ROWS_PER_FORWARD)]
+    return sum(_summed_kl(drawer, part) for part in parts) / len(some)
+
+
+def _summed_kl(drawer: Drawer, rows: Sequence[tuple[list[int], Reply]]) -> float:
+    ref_logprobs = drawer.ref_policy.logprobs(
+        [ids for ids, _ in rows], [reply.token_ids for _, reply in rows], list(range(len(rows))),
+        temperature=drawer.settings.sampling.temperature,
+    ).cpu()  # fmt: skip
+    logprobs = pad_sequence([reply.logprobs for _, reply in rows], batch_first=True)
+    lengths = torch.tensor([len(reply.token_ids) for _, reply in rows])
+    return float(reply_kl(logprobs, ref_logprobs, torch.arange(logprobs.shape[1]) < lengths[:, None]).sum())

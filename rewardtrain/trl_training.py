@@ -193,15 +193,14 @@ def preference_pairs(
     other speaker's, and one whose two replies are the same tokens once they are cut to `max_reply_tokens`.
     """
     pairs, left_out = [], 0
-    room = min(settings.sampling.max_prompt_tokens, policy.max_positions - settings.max_reply_tokens)
-    if room <= 0:
-        raise NothingToLearn(f"max_reply_tokens {settings.max_reply_tokens} leaves no room for a prompt; lower it.")
+    longest = min(settings.max_reply_tokens, policy.max_positions // 2)  # a small network keeps room for the prompt
+    room = min(settings.sampling.max_prompt_tokens, policy.max_positions - longest)
     for comparison in comparisons:
         ordered = comparison_pairs(comparison.ranks, ties="none")
         if not ordered:
             continue
         prompt = encode_prompt(policy.tokenizer, comparison.prompt, room).ids
-        replies = [_reply_ids(policy, candidate, settings) for candidate in comparison.candidates]
+        replies = [_reply_ids(policy, candidate, longest) for candidate in comparison.candidates]
         for pair in ordered:
             chosen, rejected = replies[pair.chosen], replies[pair.rejected]
             if chosen and rejected and chosen != rejected:
@@ -211,11 +210,11 @@ def preference_pairs(
     return pairs, left_out
 
 
-def _reply_ids(policy: Policy, candidate: Any, settings: DpoSettings) -> list[int]:
-    """A reply's tokens, cut at the right; none for a candidate that is not one turn of the assistant's."""
+def _reply_ids(policy: Policy, candidate: Any, longest: int) -> list[int]:
+    """A reply's first tokens; none for a candidate that is not one turn of the assistant's."""
     if not isinstance(candidate, str) and [turn["role"] for turn in candidate] != ["assistant"]:
         return []
-    return encode_reply(policy.tokenizer, candidate)[: settings.max_reply_tokens]
+    return encode_reply(policy.tokenizer, candidate)[:longest]
 
 
 def train_by_dpo(
