@@ -23,7 +23,18 @@ from rewardtrain.models import LedgerEntry, Promotion, Round, TrainingRun
 
 @admin.register(TrainingRun)
 class TrainingRunAdmin(EvidenceAdmin):
-    list_display = ["__str__", "project", "round", "state", age, "attempts", "steps", short_error, "produced"]
+    list_display = [
+        "__str__",
+        "algorithm",
+        "project",
+        "round",
+        "state",
+        age,
+        "attempts",
+        "steps",
+        short_error,
+        "produced",
+    ]
     list_filter = ["project", "state", "kind"]
     list_select_related = ["project", "round__project", "produced"]
     ordering = ["-pk"]
@@ -35,7 +46,16 @@ class TrainingRunAdmin(EvidenceAdmin):
 
 @admin.register(Round)
 class RoundAdmin(EvidenceAdmin):
-    list_display = ["__str__", "state", "trigger", "policy_before", "policy_after", "decided_by", "created_at"]
+    list_display = [
+        "__str__",
+        "algorithm",
+        "state",
+        "trigger",
+        "policy_before",
+        "policy_after",
+        "decided_by",
+        "created_at",
+    ]
     list_filter = ["project", "state"]
     list_select_related = ["project", "policy_before", "policy_after", "decided_by"]
 

@@ -13,6 +13,7 @@ from feedback import snapshots
 from feedback.errors import FeedbackError
 from feedback.models import Project, QueuedWork, Snapshot
 from rewardtrain import runs
+from rewardtrain.algorithms import ALGORITHMS, why_not_resumable
 from rewardtrain.errors import CheckpointNotWritten, LearningError
 from rewardtrain.models import MetricPoint, TrainingRun
 from rewardtrain.terminal import OnProgress, bar
@@ -58,6 +59,12 @@ def read_settings(pairs: list[str]) -> dict[str, Any]:
     return found
 
 
+def add_algorithm_argument(parser: CommandParser, *more: str, default: str = "PPO") -> None:
+    parser.add_argument(
+        "--algorithm", choices=(*ALGORITHMS, *more), help=f"how the policy is improved; default: {default}"
+    )
+
+
 def take_snapshot(project: Project) -> Snapshot:
     """A snapshot of the project as it is now, written in this process."""
     try:
@@ -80,6 +87,8 @@ def run_to_resume(pk: int, project: Project, kind: str) -> TrainingRun:
     if run.state == QueuedWork.State.RUNNING and run.lease_until and run.lease_until > timezone.now():
         until = timezone.localtime(run.lease_until).strftime("%H:%M:%S")
         raise CommandError(f"Run {pk} is held by another process. If that one is gone, it is free at {until}.")
+    if run.kind == TrainingRun.Kind.POLICY and (reason := why_not_resumable(run.hyperparameters)):
+        raise CommandError(f"Run {pk} cannot be resumed. {reason}")
     if not run.checkpoint_step:
         raise CommandError(f"Run {pk} saved no state to go on from. Start a new one.")
     if run.state in runs.RESUMABLE:

@@ -7,7 +7,9 @@ out. Each loads torch, so workers' children and commands import this module and 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +23,7 @@ from feedback.models import ModelVersion, Prompt, PromptGroup
 from feedback.prompts import fingerprint
 from feedback.snapshots import RankedRow, snapshot_rows
 from rewardtrain import model_files
+from rewardtrain.algorithms import CLASSES, PPO, AnySettings, DpoSettings, algorithm_of, read_settings
 from rewardtrain.chat import Turn, as_turns
 from rewardtrain.checkpoints import model_folder_hash, save_checkpoint
 from rewardtrain.errors import CheckpointNotWritten, NothingToLearn
@@ -190,6 +193,19 @@ def _rounded(share: Share) -> float | None:
 
 
 def improve_policy(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outcome:
+    """A better policy from the one that serves, by the algorithm the run names; what it cost is in the result."""
+    from rewardtrain import alternatives
+
+    algorithm, began = algorithm_of(run.hyperparameters), time.process_time()
+    if algorithm == PPO:
+        outcome = _improve_by_ppo(run, reporter, team)
+    else:
+        outcome = alternatives.improve_policy(run, reporter)
+    outcome.result.update(algorithm=algorithm, cpu_seconds=round(time.process_time() - began, 1))
+    return outcome
+
+
+def _improve_by_ppo(run: TrainingRun, reporter: Silent, team: Team) -> Outcome:
     """PPO from the policy that serves, against the round's reward model, held to where it started."""
     from rewardtrain import ppo
     from rewardtrain.policy import load_policy_with_value, reference_policy
@@ -199,6 +215,7 @@ def improve_policy(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Ou
     assert run.parent is not None
     begun = team.from_first(lambda: Begun.of(run))
     settings = begun.settings
+    assert isinstance(settings, PpoSettings) and begun.reward_model is not None
     reward_folder = folder_of(begun.reward_model)
     folder = folder_of(run.parent)
     policy = load_policy_with_value(
@@ -235,6 +252,9 @@ def improve_policy(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Ou
         "dialogues_cut": trained.dialogues_cut,
         "turns_cut": trained.turns_cut,
         "kl_nats": trained.kl_nats,
+        "optimizer_tokens": sum(
+            round(step.passes * step.response_tokens * settings.samples_per_update) for step in trained.steps
+        ),
     }
     figures = {"kl_nats": round(trained.kl_nats, 3), "updates": settings.updates}
     return _saved(run, "policy", policy.save, result=result, figures=figures, beside=policy.save_value_head)
@@ -244,11 +264,12 @@ def improve_policy(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Ou
 class Begun:
     """What a policy run was begun with, kept on its row: people go on writing prompts and changing settings meanwhile.
 
-    scale  (mean, standard deviation) of the reward over the start's replies; None until it was measured
+    reward_model  None only where DPO is not watched by one
+    scale         (mean, standard deviation) of the reward over the start's replies; None until it was measured
     """
 
-    reward_model: ModelVersion
-    settings: PpoSettings
+    reward_model: ModelVersion | None
+    settings: AnySettings
     prompt_ids: list[int]
     scale: tuple[float, float] | None = None
 
@@ -257,14 +278,15 @@ class Begun:
         """As it was kept, or as things stand now."""
         if kept := run.result.get("begun"):
             scorer = ModelVersion.objects.get(pk=kept["reward_model"], project=run.project)
-            settings = PpoSettings.from_dict(kept["settings"])
+            settings = CLASSES[algorithm_of(run.hyperparameters)].from_dict(kept["settings"])
             return cls(scorer, settings, kept["prompts"], (kept["mean"], kept["std"]))
         chosen = dict(run.hyperparameters)
-        scorer = _reward_model_of(run, chosen.pop("reward_model", None))
-        return cls(scorer, _ppo_settings(run, chosen), training_prompt_ids(run))
+        named = chosen.pop("reward_model", None)
+        settings = _policy_settings(run, chosen)
+        return cls(_reward_model_of(run, named, settings), settings, training_prompt_ids(run))
 
     def to_json(self) -> dict[str, Any]:
-        assert self.scale is not None
+        assert self.scale is not None and self.reward_model is not None
         mean, std = self.scale
         return {
             "reward_model": self.reward_model.pk,
@@ -275,14 +297,17 @@ class Begun:
         }
 
 
-def _ppo_settings(run: TrainingRun, chosen: dict[str, Any]) -> PpoSettings:
+def _policy_settings(run: TrainingRun, chosen: dict[str, Any]) -> AnySettings:
     """The run's settings; what it does not say about sampling is the project's own."""
     sampling = {"temperature": run.project.temperature, "max_new_tokens": run.project.max_new_tokens}
-    return PpoSettings.from_dict({"seed": run.seed, **chosen, "sampling": {**sampling, **chosen.get("sampling", {})}})
+    return read_settings({"seed": run.seed, **chosen, "sampling": {**sampling, **chosen.get("sampling", {})}})
 
 
-def _reward_model_of(run: TrainingRun, pk: int | None) -> ModelVersion:
-    """The reward model a run learns from: the one named, the round's own, or the project's newest."""
+def _reward_model_of(run: TrainingRun, pk: int | None, settings: AnySettings) -> ModelVersion | None:
+    """The reward model a run learns from: the one named, the round's own, or the project's newest.
+
+    None where there is none and DPO needs none.
+    """
     if pk is not None:
         return ModelVersion.objects.get(pk=pk, project=run.project, kind=ModelVersion.Kind.PREFERENCE)
     if run.round is not None:
@@ -293,7 +318,7 @@ def _reward_model_of(run: TrainingRun, pk: int | None) -> ModelVersion:
         .order_by("-number")
         .first()
     )
-    if newest is None:
+    if newest is None and not isinstance(settings, DpoSettings):
         raise NothingToLearn("This project has no reward model yet. Train one first: manage.py train_reward_model.")
     return newest
 
@@ -342,7 +367,7 @@ def _dialogues_cut_at_user_turns(run: TrainingRun) -> list[list[Turn]]:
     return [as_turns(row.prompt) for row in rows]
 
 
-def _scale(policy: Any, scorer: ppo.Scorer, prompts: Sequence[Any], settings: PpoSettings) -> tuple[float, float]:
+def _scale(policy: Any, scorer: ppo.Scorer, prompts: Sequence[Any], settings: AnySettings) -> tuple[float, float]:
     """Mean and spread of the reward over the start's own replies to training prompts: fixed for the round."""
     from rewardtrain import ppo
     from rewardtrain.precision import mixed_precision
@@ -351,7 +376,7 @@ def _scale(policy: Any, scorer: ppo.Scorer, prompts: Sequence[Any], settings: Pp
     every = max(1, len(prompts) // SCALE_PROMPTS)
     some = list(prompts[::every][:SCALE_PROMPTS])
     seeds = [stable_seed(settings.seed, "scale", index) for index in range(len(some))]
-    with mixed_precision(settings):
+    with mixed_precision(settings) if isinstance(settings, PpoSettings) else nullcontext():
         replies = sample_replies(policy, policy.tokenizer, some, settings=settings.sampling, seeds=seeds)
         return ppo.reward_scale(scorer, some, [[reply.text] for reply in replies])
 
@@ -505,7 +530,9 @@ def kl_to(
 # Files
 
 
-def _keeper(run: TrainingRun, reporter: Silent, every_seconds: float, team: Team, **belongs_to: Any) -> StateKeeper:
+def _keeper(
+    run: TrainingRun, reporter: Silent, every_seconds: float, team: Team = ALONE, **belongs_to: Any
+) -> StateKeeper:
     """Where this run's states are; a run that saved one goes on from it or not at all."""
     from rewardtrain.training_state import StateKeeper, StateReader
 

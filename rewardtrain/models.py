@@ -8,6 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from feedback.models import ModelVersion, Project, QueuedWork, Snapshot
+from rewardtrain.algorithms import title_of
 
 
 class Round(models.Model):
@@ -16,7 +17,7 @@ class Round(models.Model):
     class State(models.TextChoices):
         SNAPSHOT = "snapshot", "taking a snapshot"
         REWARD_MODELS = "reward_models", "learning preferences"
-        POLICY = "policy", "running PPO"
+        POLICY = "policy", "improving the policy"
         GATE = "gate", "at the gate"
         DECISION = "decision", "waits for a decision"
         PROMOTED = "promoted", "promoted"
@@ -72,6 +73,11 @@ class Round(models.Model):
     def __str__(self) -> str:
         return f"round {self.number} of {self.project}"
 
+    @property
+    def algorithm(self) -> str:
+        """What improves the policy in this round, as pages call it."""
+        return title_of(self.hyperparameters.get("policy", {}).get("algorithm"))
+
 
 class TrainingRun(QueuedWork):
     """One execution of training (or of the gate's measurement): what went in, how far it is, what came out."""
@@ -83,7 +89,7 @@ class TrainingRun(QueuedWork):
     class Kind(models.TextChoices):
         REWARD_MODEL = "reward_model", "preference reward model"
         SECOND_REWARD_MODEL = "second_reward_model", "second reward model"
-        POLICY = "policy", "policy (PPO)"
+        POLICY = "policy", "policy"
         GATE = "gate", "gate"
 
     TASK_NAMES = {
@@ -124,6 +130,11 @@ class TrainingRun(QueuedWork):
 
     def __str__(self) -> str:
         return f"run {self.pk} ({self.get_kind_display()})"
+
+    @property
+    def algorithm(self) -> str:
+        """What improves the policy in this run, as pages call it; empty for the other kinds."""
+        return title_of(self.hyperparameters.get("algorithm")) if self.kind == self.Kind.POLICY else ""
 
     @property
     def task_name(self) -> str:  # type: ignore[override]

@@ -20,7 +20,7 @@ from rewardtrain.lora import REWARD, trainable_parameters
 from rewardtrain.losses import clipped_policy_loss, clipped_value_loss, masked_mean, masked_whiten
 from rewardtrain.metrics import explained_variance
 from rewardtrain.optimizer import adamw
-from rewardtrain.policy import PolicyWithValue, ReferencePolicy
+from rewardtrain.policy import Policy, PolicyWithValue, ReferencePolicy
 from rewardtrain.precision import mixed_precision, recomputed_layers
 from rewardtrain.sampling import Reply, encode_for_sampling, sample_replies
 from rewardtrain.seeds import stable_seed
@@ -317,7 +317,7 @@ def prompts_of_update(count: int, step: int, settings: PpoSettings) -> list[int]
 
 
 def sample_rollout(
-    policy: PolicyWithValue,
+    policy: Policy,
     ref_policy: ReferencePolicy,
     prompts: Sequence[Prompt],
     encoded: Sequence[EncodedPrompt],
@@ -332,6 +332,7 @@ def sample_rollout(
     groups = team.gathered(list(zip(drawn, by_reference, strict=True)))
     replies = [reply for group, _ in groups for reply in group]
     values = [reply.values for reply in replies if reply.values is not None]
+    ref_logprobs = _pad([row for _, rows in groups for row in rows])
     return Rollout(
         prompts=list(prompts),
         prompt_ids=[one.ids for one in encoded],
@@ -339,13 +340,13 @@ def sample_rollout(
         replies=replies,
         response_mask=_pad([torch.ones(len(reply.token_ids), dtype=torch.bool) for reply in replies]),
         logprobs=_pad([reply.logprobs for reply in replies]),
-        values=_pad(values),
-        ref_logprobs=_pad([row for _, rows in groups for row in rows]),
+        values=_pad(values) if values else torch.zeros_like(ref_logprobs),  # a policy without a value head has none
+        ref_logprobs=ref_logprobs,
     )
 
 
 def _drawn(
-    policy: PolicyWithValue, prompts: Sequence[list[int]], places: Sequence[int], settings: PpoSettings, step: int
+    policy: Policy, prompts: Sequence[list[int]], places: Sequence[int], settings: PpoSettings, step: int
 ) -> list[list[Reply]]:
     """Per prompt its replies. A reply's seed follows from the prompt's place in the update, whoever draws it."""
     each = settings.samples_per_prompt

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from feedback import settings_checks
+from rewardtrain import algorithms
 from rewardtrain.gate import GateSettings
-from rewardtrain.hyperparameters import InvalidSettings, PpoSettings, RewardModelSettings, Settings, wrong_kind
+from rewardtrain.hyperparameters import InvalidSettings, RewardModelSettings, wrong_kind
 
-PARTS: dict[str, type[Settings]] = {"reward_model": RewardModelSettings, "policy": PpoSettings, "gate": GateSettings}
+PARTS: dict[str, Callable[[Mapping[str, Any]], object]] = {
+    "reward_model": RewardModelSettings.from_dict, "policy": algorithms.read_settings, "gate": GateSettings.from_dict
+}  # fmt: skip
 BESIDE: dict[str, dict[str, type]] = {"reward_model": {"base": str}, "policy": {"reward_model": int}}  # no training's
 
 
 def merged(base: Any, over: Any) -> dict[str, dict[str, Any]]:
-    """Settings in parts with what differs this time.
+    """Settings in parts with what differs this time. Another algorithm leaves out what was set for the one before.
 
     Raises  InvalidSettings when one of the two is no settings in parts
     """
     base, over = _in_parts(base), _in_parts(over)
-    return {part: {**base.get(part, {}), **over.get(part, {})} for part in {**base, **over}}
+    found = {part: {**base.get(part, {}), **over.get(part, {})} for part in {**base, **over}}
+    if "policy" in found:
+        found["policy"] = algorithms.changed(base.get("policy", {}), over.get("policy", {}))
+    return found
 
 
 def check(chosen: Any, sampling: Mapping[str, Any] | None = None) -> None:
@@ -81,7 +87,7 @@ def _problems(part: str, values: dict[str, Any], sampling: Mapping[str, Any]) ->
     if part == "policy" and isinstance(own, Mapping):
         values["sampling"] = {**sampling, **own}
     try:
-        PARTS[part].from_dict(values)
+        PARTS[part](values)
     except InvalidSettings as err:
         found += err.problems
     return found

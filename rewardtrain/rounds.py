@@ -177,7 +177,7 @@ def _after_reward_models(turn: Round) -> bool:
 
 def _after_policy(turn: Round) -> bool:
     run = run_of(turn, TrainingRun.Kind.POLICY)
-    if not _all_done(turn, [run], "PPO did not finish"):
+    if not _all_done(turn, [run], f"{turn.algorithm} did not finish"):
         return False
     if not _move(turn, Round.State.GATE, policy_after=run.produced if run else None):
         return False

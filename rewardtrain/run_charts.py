@@ -35,7 +35,7 @@ class RunChart:
 
 @dataclass(frozen=True)
 class PaidSample:
-    """A sample of PPO with what each term paid for it."""
+    """A sample of a training with what each term paid for it."""
 
     response: str
     prompt: str
@@ -53,7 +53,7 @@ class BestPaid:
 
 
 def charts_of(run: TrainingRun, earlier: TrainingRun | None = None) -> list[RunChart]:
-    """The four charts of PPO, or the two of a reward model; none for a run that has no figures."""
+    """The four charts of a policy, or the two of a reward model; none for a run that has no figures."""
     wanted = POLICY_NAMES if run.kind == TrainingRun.Kind.POLICY else REWARD_NAMES
     series = _series([run.pk, *([earlier.pk] if earlier else [])], wanted)
     own = {name: series[run.pk, name] for name in wanted}
@@ -129,11 +129,12 @@ def _chart(
 
 
 def smaller_figures(run: TrainingRun) -> list[tuple[str, str]]:
-    """What is worth a line below the charts of PPO: (name, newest value)."""
-    names = {"ppo/clip_fraction": "clip fraction", "ppo/value_loss": "value loss", "ppo/kl_coef": "KL weight"}
+    """What is worth a line below the charts of a policy: (name, newest value)."""
+    names = {"ppo/clip_fraction": "clip fraction", "ppo/value_loss": "value loss", "ppo/kl_coef": "KL weight",
+             "dpo/loss": "loss", "dpo/accuracy": "pairs in order", "best-of-n/loss": "loss"}  # fmt: skip
     newest = MetricPoint.objects.filter(run=run, name__in=names, step=run.steps_done).values_list("name", "value")
     values = dict(newest)
-    words = {"ppo/clip_fraction": percent}
+    words = {"ppo/clip_fraction": percent, "dpo/accuracy": percent}
     return [(names[name], words.get(name, "{:.3g}".format)(values[name])) for name in names if name in values]
 
 

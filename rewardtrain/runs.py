@@ -22,6 +22,7 @@ from django.utils import timezone
 from feedback import queue
 from feedback.errors import FeedbackError
 from feedback.models import ModelVersion
+from rewardtrain.algorithms import why_not_resumable
 from rewardtrain.child_environment import NICENESS, trainer_environment
 from rewardtrain.errors import CheckpointNotWritten, LearningError
 from rewardtrain.hyperparameters import MOST_PROCESSES
@@ -305,6 +306,8 @@ def resume(run: TrainingRun, *, ring: bool = True) -> None:
 
     Raises  RunRefused when it has not ended that way, or when nothing was saved
     """
+    if run.kind == TrainingRun.Kind.POLICY and (reason := why_not_resumable(run.hyperparameters)):
+        raise RunRefused(f"Run {run.pk} cannot be resumed. {reason}")
     if not run.checkpoint_step:
         raise RunRefused(f"Run {run.pk} saved no state to go on from. Start a new one.")
     if not queue.requeue(run, states=RESUMABLE, ring_now=ring):

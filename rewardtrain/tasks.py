@@ -27,7 +27,7 @@ def train_reward_model(run_id: int) -> None:
 
 @shared_task(name="rewardtrain.train_policy", acks_late=True)
 def train_policy(run_id: int) -> None:
-    """Run PPO in a child process."""
+    """Improve a policy in a child process."""
     _work_in_child(run_id)
 
 

@@ -13,6 +13,8 @@ OnProgress = Callable[[int, int, Mapping[str, float]], None]
 SHOWN = {  # figures worth a place in one line, and how they are written
     "reward/loss": "loss {:.3f}",
     "reward/pair_accuracy": "right {:.0%}",
+    "dpo/loss": "loss {:.3f}",
+    "best-of-n/loss": "loss {:.3f}",
     "ppo/preference": "reward {:+.2f}",
     "ppo/kl_nats": "KL {:.2f}",
     "ppo/length": "{:.0f} tokens",

@@ -16,6 +16,7 @@ from django.utils.text import capfirst
 
 from feedback.models import Project, QueuedWork, Snapshot
 from feedback.templatetags.shares import percent
+from rewardtrain.algorithms import title_of
 from rewardtrain.models import Promotion, Round, TrainingRun
 
 SHOWN = 12
@@ -63,6 +64,11 @@ class RoundRow:
         return "", "Serving" if self.is_serving else "Retired"
 
     @property
+    def algorithm(self) -> str:
+        """What improves the policy in this round; read beside the round's settings, which are long."""
+        return title_of(getattr(self.turn, "algorithm_named", None))
+
+    @property
     def gate_lines(self) -> list[dict[str, Any]]:
         return getattr(self.turn, "gate_lines", None) or []
 
@@ -90,6 +96,7 @@ def _rows(project: Project, rounds: Any) -> list[RoundRow]:
     found = (
         rounds.defer("gate_report", "hyperparameters")
         .annotate(gate_lines=KeyTransform("lines", "gate_report"))
+        .annotate(algorithm_named=KeyTransform("algorithm", KeyTransform("policy", "hyperparameters")))
         .select_related("policy_before", "policy_after", "decided_by")
         .prefetch_related(Prefetch("snapshot", snapshots), Prefetch("runs", _runs()))
     )
@@ -147,7 +154,7 @@ def snapshot_stage(turn: Round) -> Stage:
 
 
 def reward_stage(row: RoundRow) -> Stage:
-    """Both reward models as one stage; its figure is the first one's, which PPO is to follow."""
+    """Both reward models as one stage; its figure is the first one's, which the policy is to follow."""
     name = "Preference model"
     runs = [row.runs[kind] for kind in REWARD_KINDS if kind in row.runs]
     if not runs:
@@ -163,7 +170,7 @@ def reward_stage(row: RoundRow) -> Stage:
 
 
 def policy_stage(row: RoundRow) -> Stage:
-    name, run = "PPO", row.runs.get(TrainingRun.Kind.POLICY)
+    name, run = row.algorithm, row.runs.get(TrainingRun.Kind.POLICY)
     if run is None:
         return Stage(name)
     if run.state == QueuedWork.State.DONE:
@@ -224,7 +231,7 @@ def goes_on(row: RoundRow) -> str:
     broken = [run for run in row.runs.values() if run.state in ("failed", "cancelled")]
     saved = next((run for run in broken if run.checkpoint_step), None)
     if saved is not None:
-        what = "PPO" if saved.kind == TrainingRun.Kind.POLICY else f"the {saved.get_kind_display()}"
+        what = row.algorithm if saved.kind == TrainingRun.Kind.POLICY else f"the {saved.get_kind_display()}"
         return f"What was learned before is kept; {what} goes on after step {saved.checkpoint_step:,}."
     if broken:
         return "What was learned before is kept; the step that did not end begins anew."

@@ -1,4 +1,4 @@
-"""The reward ledger of a round: every sample of its PPO with what each term paid, so that reward hacking is read."""
+"""The reward ledger of a round: every sample with what each term paid, so that reward hacking is read."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Sample:
 
 @require_safe
 def ledger(request: HttpRequest, slug: str, number: int) -> HttpResponse:
-    """The samples of a round's PPO, a page at a time, sorted by reward or by any part of it."""
+    """The samples of a round's training, a page at a time, sorted by reward or by any part of it."""
     project = managed_project(request, slug)
     turn = get_object_or_404(Round.objects.defer("gate_report"), project=project, number=number)
     run = TrainingRun.objects.filter(round=turn, kind=TrainingRun.Kind.POLICY).first()

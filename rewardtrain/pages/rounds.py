@@ -134,16 +134,17 @@ def _training(rows: list[RoundRow], named: RoundRow | None) -> dict[str, Any]:
     drawn = run if run and run.kind != TrainingRun.Kind.GATE else row.runs.get(TrainingRun.Kind.POLICY)
     goes_on = "" if verbs.why_not_resumed(row.turn) else timelines.goes_on(row)
     return {
-        "training": row, "run": run, "goes_on": goes_on, "reward": _reward_model(row), **_about(run), **_drawn(drawn)
+        "training": row, "run": run, "goes_on": goes_on, "reward": _reward_model(row), **_about(row, run),
+        **_drawn(drawn),
     }  # fmt: skip
 
 
-def _about(run: TrainingRun | None) -> dict[str, Any]:
+def _about(row: RoundRow, run: TrainingRun | None) -> dict[str, Any]:
     if run is None:
         return {}
     left = timelines.seconds_left(run)
     return {
-        "stage": capfirst({"policy": "PPO", "gate": "gate"}.get(run.kind, run.get_kind_display())),
+        "stage": capfirst({"policy": row.algorithm, "gate": "gate"}.get(run.kind, run.get_kind_display())),
         "left": f"about {timelines.duration(left)} left" if left is not None else "",
         "took": timelines.duration(timelines.run_seconds(run)),
         "heard_from": timelines.heard_from(run),

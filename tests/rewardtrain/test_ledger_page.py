@@ -156,7 +156,7 @@ def test_samples_of_other_rounds_are_not_mixed_in(manager, project, run):
 def test_a_round_that_has_not_reached_ppo_says_so(manager, project):
     Round.objects.create(project=project, number=1, state="snapshot", policy_before=project.policy)
     body = manager.get(address(project)).content.decode()
-    assert "Round 1 has no samples: it has not reached PPO." in body
+    assert "Round 1 has no samples: its policy has not been trained." in body
     assert "Nothing to read yet" in body
     assert manager.get(address(project, 9)).status_code == 404
 

@@ -12,16 +12,18 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections, transaction
 
 from feedback.models import Membership, ModelVersion, Project, User
-from rewardtrain import command_line, rounds
+from rewardtrain import command_line, repeats, rounds
+from rewardtrain.algorithms import ALGORITHMS, PPO
 from rewardtrain.desk import seed_desk
 from rewardtrain.models import Round, TrainingRun
-from rewardtrain.rehearsal import measuring
+from rewardtrain.rehearsal import comparing, measuring
 from rewardtrain.rehearsal.people import Person, RehearsalFailed, Share, work_together
 from rewardtrain.rehearsal.site import Site
 from rewardtrain.seeds import stable_seed
 from rewardtrain.terminal import bar
 
 LONGEST_ROUND_SECONDS = 3600.0
+ALL = "all"
 
 
 class Command(BaseCommand):
@@ -36,17 +38,24 @@ class Command(BaseCommand):
         parser.add_argument("--comparisons", type=int, default=300, help="in every round")
         parser.add_argument("--rounds", type=int, default=1)
         parser.add_argument("--seed", type=int, default=0)
+        command_line.add_algorithm_argument(parser, ALL)
+        parser.add_argument("--seeds", type=int, default=1, help="with --algorithm all: how many seeds, from --seed on")
         parser.add_argument("--json", metavar="FILE")
         parser.add_argument("--samples", metavar="FILE", help="one JSON line per test prompt, replies before and after")
         command_line.add_settings_argument(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        for name in ("annotators", "comparisons", "rounds"):
-            if options[name] < 1:
-                raise CommandError(f"--{name} needs at least 1.")
+        _check(options)
         call_command("migrate", interactive=False, verbosity=0)
         others = _others()
-        project, people = _stage(options)
+        chosen = command_line.read_settings(options["set"])
+        if options["algorithm"] == ALL:
+            self._compare(options, chosen)
+            _nobody_was_touched(others)
+            return
+        if options["algorithm"]:
+            chosen["policy"] = {**chosen.get("policy", {}), "algorithm": options["algorithm"]}
+        project, people = _stage(options["annotators"], chosen)
         self.stdout.write(f"Rehearsing in {project.name} with {len(people)} simulated annotators.")
         connections.close_all()
         started = project.policy
@@ -55,13 +64,12 @@ class Command(BaseCommand):
             with Site() as site:
                 for number in range(options["rounds"]):
                     self._collect(site, project, people, options, number)
-                    self._turn(project, stable_seed(options["seed"], "round", number) % 2**31)
+                    self._turn(project, options["seed"], number)
                 result, lines = self._measure(started, project, options["seed"])
         except RehearsalFailed as err:
             raise CommandError(str(err)) from err
         _dismiss(people)
-        if _others() != others:
-            raise CommandError("Another project's policy changed during the rehearsal. That must not be; report it.")
+        _nobody_was_touched(others)
         result["cpu_seconds"] = round(_cpu_seconds(), 1)
         command_line.write_json(options["json"], result)
         if options["samples"]:
@@ -83,12 +91,15 @@ class Command(BaseCommand):
                 share,
             )
 
-    def _turn(self, project: Project, seed: int) -> None:
+    def _turn(self, project: Project, seed: int, number: int) -> Round:
         """Start a round and follow it; the workers do the work."""
         project.refresh_from_db()
-        turn = rounds.start_round(project=project, trigger=Round.Trigger.COMMAND, seed=seed)
+        seed = stable_seed(seed, "round", number) % 2**31
+        return self._follow(rounds.start_round(project=project, trigger=Round.Trigger.COMMAND, seed=seed))
+
+    def _follow(self, turn: Round) -> Round:
         until = time.monotonic() + LONGEST_ROUND_SECONDS
-        with bar(f"round {turn.number}", self.stdout) as progress:  # type: ignore[arg-type]
+        with bar(f"round {turn.number}, {turn.algorithm}", self.stdout) as progress:  # type: ignore[arg-type]
             while turn.state in Round.ACTIVE and time.monotonic() < until:
                 time.sleep(0.5)
                 turn.refresh_from_db()
@@ -101,6 +112,51 @@ class Command(BaseCommand):
         for line in turn.gate_report["lines"]:
             mark = "passed" if line["passed"] else "FAILED"
             self.stdout.write(f"  {mark:7} {line['name']}: {line['found']} (wanted {line['wanted']})")
+        return turn
+
+    def _compare(self, options: dict[str, Any], chosen: dict[str, Any]) -> None:
+        """Every algorithm on each seed's rankings and reward models; what came out as a table."""
+        given = {name: chosen.pop(name) for name in ALGORITHMS if name in chosen}
+        results = []
+        try:
+            budgets = comparing.equal_budget(given)
+            with Site() as site:
+                for seed in range(options["seed"], options["seed"] + options["seeds"]):
+                    results.append(self._compare_on(site, {**options, "seed": seed}, chosen, budgets))
+        except (RehearsalFailed, *command_line.REFUSALS) as err:
+            raise CommandError(getattr(err, "message", str(err))) from err
+        command_line.write_json(options["json"], {"budgets": budgets, "seeds": results})
+        self.stdout.write("\n" + "\n".join(comparing.table(results)))
+
+    def _compare_on(
+        self, site: Site, options: dict[str, Any], chosen: dict[str, Any], budgets: dict[str, dict[str, Any]]
+    ) -> dict[str, Any]:
+        """One seed: its people rank once, and each algorithm's round starts from the same reward models."""
+        seed, shared = options["seed"], chosen.get("policy", {})
+        settings = {**chosen, "policy": {**shared, **budgets[PPO]}}
+        project, people = _stage(options["annotators"], settings, promote_at_once=False)
+        self.stdout.write(f"Seed {seed}: rehearsing in {project.name} with {len(people)} simulated annotators.")
+        start = project.policy
+        assert start is not None
+        connections.close_all()
+        self._collect(site, project, people, options, 0)
+        _dismiss(people)
+        first = self._turn(project, seed, 0)
+        turns = {PPO: first}
+        for name in ALGORITHMS:
+            if name != PPO:
+                again = repeats.repeat_round(turn=first, hyperparameters={"policy": {**shared, **budgets[name]}})
+                turns[name] = self._follow(again)
+        found = {name: _figures(start, turn, project, seed) for name, turn in turns.items()}
+        reward_model = TrainingRun.objects.get(round=first, kind=TrainingRun.Kind.REWARD_MODEL).produced
+        assert reward_model is not None
+        return {
+            "seed": seed,
+            "project": project.slug,
+            "start": found[PPO].pop("before"),
+            "reward_model": measuring.judge_reward_model(reward_model, start, project, seed),
+            "algorithms": {name: {key: one[key] for key in one if key != "before"} for name, one in found.items()},
+        }
 
     def _measure(self, started: ModelVersion, project: Project, seed: int) -> tuple[dict[str, Any], list[str]]:
         last = Round.objects.filter(project=project).order_by("-number").first()
@@ -133,7 +189,34 @@ class Command(BaseCommand):
         )
 
 
-def _stage(options: dict[str, Any]) -> tuple[Project, list[tuple[str, str]]]:
+def _check(options: dict[str, Any]) -> None:
+    for name in ("annotators", "comparisons", "rounds", "seeds"):
+        if options[name] < 1:
+            raise CommandError(f"--{name} needs at least 1.")
+    compares = options["algorithm"] == ALL
+    if compares and (options["rounds"] > 1 or options["samples"]):
+        raise CommandError("--algorithm all compares one round of each, and writes no samples: leave out that option.")
+    if options["seeds"] > 1 and not compares:
+        raise CommandError("--seeds belongs to --algorithm all. Rehearse one algorithm seed by seed: --seed.")
+
+
+def _figures(start: ModelVersion, turn: Round, project: Project, seed: int) -> dict[str, Any]:
+    """What one algorithm's policy does on test prompts, and what it cost."""
+    assert turn.policy_after is not None
+    found, _ = measuring.compare(start, turn.policy_after, project, seed)
+    result = TrainingRun.objects.get(round=turn, kind=TrainingRun.Kind.POLICY).result
+    costs = {name: result[name] for name in ("samples", "optimizer_tokens", "cpu_seconds")}
+    return {**found, **costs, "gate": "passed" if turn.gate_report["passed"] else "failed"}
+
+
+def _nobody_was_touched(others: dict[int, int | None]) -> None:
+    if _others() != others:
+        raise CommandError("Another project's policy changed during the rehearsal. That must not be; report it.")
+
+
+def _stage(
+    annotators: int, chosen: dict[str, Any], *, promote_at_once: bool = True
+) -> tuple[Project, list[tuple[str, str]]]:
     """A project of its own, marked as rehearsal, with its simulated people and their passwords for this once."""
     number = 1
     while Project.objects.filter(slug=f"rehearsal-{number}").exists():
@@ -144,13 +227,13 @@ def _stage(options: dict[str, Any]) -> tuple[Project, list[tuple[str, str]]]:
             slug=slug,
             name=f"Rehearsal {number}",
             is_rehearsal=True,
-            promote_at_once=True,
+            promote_at_once=promote_at_once,
             free_dialogues=False,
             max_turns=4,
-            ready_dialogues=2 * options["annotators"],
-            hyperparameters=command_line.read_settings(options["set"]),
+            ready_dialogues=2 * annotators,
+            hyperparameters=chosen,
         )
-        return project, [_person(project, f"{slug}-{place + 1}") for place in range(options["annotators"])]
+        return project, [_person(project, f"{slug}-{place + 1}") for place in range(annotators)]
 
 
 def _person(project: Project, username: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from rewardtrain.models import Round, TrainingRun
 
 
 class Command(BaseCommand):
-    help = "Turn the circle once: snapshot, reward models, PPO, gate. Works here, whether workers run or not."
+    help = "Turn the circle once: snapshot, reward models, policy, gate. Works here, whether workers run or not."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--project", required=True, metavar="SLUG")
@@ -22,6 +22,9 @@ class Command(BaseCommand):
         parser.add_argument("--json", metavar="FILE")
         parser.add_argument(
             "--resume", action="store_true", help="go on with the last round, which failed or was stopped"
+        )
+        command_line.add_algorithm_argument(
+            parser, default="the project's, which is PPO unless its settings say another"
         )
         command_line.add_settings_argument(parser)
 
@@ -36,11 +39,11 @@ class Command(BaseCommand):
         self._report(turn, options["json"])
 
     def _started(self, project: Project, options: dict[str, Any]) -> Round:
+        chosen = command_line.read_settings(options["set"])
+        if options["algorithm"]:
+            chosen["policy"] = {**chosen.get("policy", {}), "algorithm": options["algorithm"]}
         return rounds.start_round(
-            project=project,
-            trigger=Round.Trigger.COMMAND,
-            seed=options["seed"],
-            hyperparameters=command_line.read_settings(options["set"]),
+            project=project, trigger=Round.Trigger.COMMAND, seed=options["seed"], hyperparameters=chosen
         )
 
     def _resumed(self, project: Project) -> Round:

@@ -1,4 +1,4 @@
-"""Run PPO against a reward model."""
+"""Improve a policy: PPO against a reward model, or one of its alternatives."""
 
 from typing import Any
 
@@ -10,13 +10,17 @@ from rewardtrain.models import TrainingRun
 
 
 class Command(BaseCommand):
-    help = "Optimise a project's policy against a reward model by PPO. The new policy serves only once it is promoted."
+    help = (
+        "Improve a project's policy: by PPO, RLOO or best of n against a reward model, or by DPO on the rankings "
+        "themselves. The new policy serves only once it is promoted."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--project", required=True, metavar="SLUG")
         parser.add_argument(
             "--policy", type=int, metavar="ID", help="the policy to start from; default: the serving one"
         )
+        command_line.add_algorithm_argument(parser)
         parser.add_argument("--reward-model", type=int, metavar="ID", help="default: the project's newest")
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--json", metavar="FILE")
@@ -42,6 +46,8 @@ class Command(BaseCommand):
         if start is None:
             raise CommandError("There is no policy to start from. Add one in the admin site, or name one: --policy ID.")
         chosen = command_line.read_settings(options["set"])
+        if options["algorithm"]:
+            chosen["algorithm"] = options["algorithm"]
         if options["reward_model"]:
             chosen["reward_model"] = options["reward_model"]
         return runs.queue_run(

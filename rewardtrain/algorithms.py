@@ -1,0 +1,279 @@
+"""The ways a round can improve its policy, and what can be set for each beside PPO. No torch here.
+
+An algorithm stands beside its settings: {"algorithm": "dpo", "beta": 0.1}. Without the name they are PPO's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rewardtrain.hyperparameters import (
+    CHECKPOINT_SECONDS,
+    SCHEDULES,
+    InvalidSettings,
+    LoraSettings,
+    PpoSettings,
+    SamplingSettings,
+    Settings,
+    _not_negative,
+    _one_of,
+    _positive,
+    _shares,
+)
+
+PPO, RLOO, DPO, BEST_OF_N = "ppo", "rloo", "dpo", "best-of-n"
+TITLES = {PPO: "PPO", RLOO: "RLOO", DPO: "DPO", BEST_OF_N: "Best of n"}
+ALGORITHMS = tuple(TITLES)
+RESUMABLE = (PPO, BEST_OF_N)
+SHARED = ("reward_model", "sampling", "lora")  # what settings of one algorithm also say about another
+
+
+@dataclass(frozen=True)
+class RlooSettings(Settings):
+    """REINFORCE with a leave-one-out baseline, by TRL (arXiv:2402.14740). Names mean what they mean for PPO.
+
+    samples_per_prompt   each reply's baseline is the mean reward of the others to its prompt, so at least 2
+    samples_per_forward  how many replies TRL takes through the network at once; only memory depends on it
+    """
+
+    updates: int = 32
+    samples_per_update: int = 256
+    samples_per_prompt: int = 4
+    passes: int = 1
+    minibatch_size: int = 64
+    samples_per_forward: int = 64
+    learning_rate: float = 1e-4
+    warmup_updates: int = 5
+    schedule: str = "linear"
+    final_learning_rate_share: float = 0.05
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    clip_range: float = 0.2
+    kl_coef: float = 0.15
+    divergence_kl_nats: float = 50.0
+    collapse_distinct_rate: float = 0.05
+    length_penalty: float = 0.0
+    length_free_tokens: int = 0
+    malformed_penalty: float = 1.0
+    repetition_penalty: float = 0.0
+    reward_clip: float = 5.0
+    share_prefix: bool = True
+    seed: int = 0
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+
+    @classmethod
+    def _nested(cls) -> dict[str, type[Settings]]:
+        return {"sampling": SamplingSettings, "lora": LoraSettings}
+
+    def problems(self) -> list[str]:
+        found = _problems_of_drawing(self) + _positive(self, "passes", "minibatch_size", "samples_per_forward")
+        found += _positive(self, "clip_range") + _not_negative(self, "kl_coef", "warmup_updates")
+        found += _problems_of_a_rate(self) + _problems_of_lora(self.lora)
+        if self.samples_per_prompt < 2:
+            found.append("Set samples_per_prompt to 2 or more: RLOO compares the replies to one prompt.")
+        for whole, part in (("samples_per_update", "minibatch_size"), ("minibatch_size", "samples_per_forward")):
+            found += _divided(self, whole, part)
+        return found
+
+    @property
+    def steps_per_update(self) -> int:
+        """Optimiser steps that one drawing is used for."""
+        return self.passes * self.samples_per_update // self.minibatch_size
+
+    def as_drawn(self) -> PpoSettings:
+        """How PPO's code draws, scores and checks with these settings."""
+        return _as_drawn(self, kl_coef=self.kl_coef)
+
+
+@dataclass(frozen=True)
+class DpoSettings(Settings):
+    """Direct preference optimisation on the snapshot's pairs, by TRL (arXiv:2305.18290). Nothing drawn is learned from.
+
+    beta             how strongly the policy is held to its start
+    epochs           passes over the pairs, unless `steps` says how many optimiser steps to take
+    probes           how often replies are drawn on the way to see how far the policy has moved: KL, length, reward
+    pairs_per_forward  how many pairs TRL takes through the network at once; only memory depends on it
+    """
+
+    epochs: float = 2.0
+    steps: int = 0
+    pairs_per_step: int = 16
+    pairs_per_forward: int = 16
+    beta: float = 0.1
+    learning_rate: float = 1e-4
+    warmup_share: float = 0.1
+    schedule: str = "linear"
+    final_learning_rate_share: float = 0.05
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    max_reply_tokens: int = 256
+    probes: int = 8
+    samples_per_probe: int = 64
+    divergence_kl_nats: float = 50.0
+    collapse_distinct_rate: float = 0.05
+    seed: int = 0
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+
+    @classmethod
+    def _nested(cls) -> dict[str, type[Settings]]:
+        return {"sampling": SamplingSettings, "lora": LoraSettings}
+
+    def problems(self) -> list[str]:
+        found = _positive(
+            self, "epochs", "pairs_per_step", "pairs_per_forward", "beta", "max_reply_tokens", "probes",
+            "samples_per_probe", "divergence_kl_nats",
+        )  # fmt: skip
+        found += _not_negative(self, "steps") + _shares(self, "warmup_share", "collapse_distinct_rate")
+        found += _problems_of_a_rate(self) + _divided(self, "pairs_per_step", "pairs_per_forward")
+        return found + _problems_of_sampling(self.sampling) + _problems_of_lora(self.lora)
+
+    def as_drawn(self) -> PpoSettings:
+        """How PPO's code draws and checks the probes."""
+        return PpoSettings(
+            samples_per_update=self.samples_per_probe, minibatch_size=1, seed=self.seed, sampling=self.sampling,
+            divergence_kl_nats=self.divergence_kl_nats, collapse_distinct_rate=self.collapse_distinct_rate,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BestOfNSettings(Settings):
+    """Draw n replies to each prompt, keep the one the reward model scores highest, learn to say it (arXiv:2304.06767).
+
+    samples_per_prompt  n
+    passes              over the replies that were kept
+    """
+
+    updates: int = 32
+    samples_per_update: int = 256
+    samples_per_prompt: int = 8
+    passes: int = 1
+    minibatch_size: int = 32
+    tokens_per_forward: int = 4096
+    learning_rate: float = 1e-4
+    warmup_updates: int = 5
+    schedule: str = "linear"
+    final_learning_rate_share: float = 0.05
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    divergence_kl_nats: float = 50.0
+    collapse_distinct_rate: float = 0.05
+    length_penalty: float = 0.0
+    length_free_tokens: int = 0
+    malformed_penalty: float = 1.0
+    repetition_penalty: float = 0.0
+    reward_clip: float = 5.0
+    share_prefix: bool = True
+    seed: int = 0
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+
+    @classmethod
+    def _nested(cls) -> dict[str, type[Settings]]:
+        return {"sampling": SamplingSettings, "lora": LoraSettings}
+
+    def problems(self) -> list[str]:
+        found = _problems_of_drawing(self) + _positive(self, "passes", "minibatch_size", "tokens_per_forward")
+        found += _not_negative(self, "warmup_updates", "checkpoint_seconds")
+        found += _problems_of_a_rate(self) + _problems_of_lora(self.lora)
+        if self.samples_per_prompt < 2:
+            found.append("Set samples_per_prompt to 2 or more: the best of one reply is that reply.")
+        return found
+
+    def as_drawn(self) -> PpoSettings:
+        """How PPO's code draws, scores and checks with these settings."""
+        return _as_drawn(self)
+
+
+AnySettings = PpoSettings | RlooSettings | DpoSettings | BestOfNSettings
+CLASSES: dict[str, type[AnySettings]] = {
+    PPO: PpoSettings, RLOO: RlooSettings, DPO: DpoSettings, BEST_OF_N: BestOfNSettings
+}  # fmt: skip
+DRAWN = (
+    "updates", "samples_per_update", "samples_per_prompt", "divergence_kl_nats", "collapse_distinct_rate",
+    "length_penalty", "length_free_tokens", "malformed_penalty", "repetition_penalty", "reward_clip", "share_prefix",
+    "seed", "sampling",
+)  # fmt: skip
+
+
+def _as_drawn(settings: RlooSettings | BestOfNSettings, **more: Any) -> PpoSettings:
+    return PpoSettings(minibatch_size=1, **{name: getattr(settings, name) for name in DRAWN}, **more)
+
+
+def _problems_of_drawing(settings: RlooSettings | BestOfNSettings) -> list[str]:
+    found = _positive(
+        settings, "updates", "samples_per_update", "samples_per_prompt", "divergence_kl_nats", "reward_clip"
+    )
+    found += _not_negative(settings, "length_penalty", "length_free_tokens", "malformed_penalty", "repetition_penalty")
+    found += _shares(settings, "collapse_distinct_rate") + _divided(
+        settings, "samples_per_update", "samples_per_prompt"
+    )
+    return found + _problems_of_sampling(settings.sampling)
+
+
+def _problems_of_a_rate(settings: Any) -> list[str]:
+    found = _positive(settings, "learning_rate", "max_grad_norm") + _not_negative(settings, "weight_decay")
+    return found + _shares(settings, "final_learning_rate_share") + _one_of(settings, "schedule", SCHEDULES)
+
+
+def _problems_of_sampling(sampling: SamplingSettings) -> list[str]:
+    found = sampling.problems()
+    if not sampling.is_plain:
+        found.append("Sample with a temperature above 0, top_p 1 and top_k 0: the KL needs the replies' true chances.")
+    return found
+
+
+def _problems_of_lora(lora: LoraSettings) -> list[str]:
+    found = lora.problems()
+    if lora.is_on and "lm_head" in lora.target_modules:
+        found.append("Take lm_head out of lora.target_modules: this algorithm does not train an adapter there.")
+    return found
+
+
+def _divided(settings: Any, whole: str, part: str) -> list[str]:
+    given, by = getattr(settings, whole), getattr(settings, part)
+    return [f"Make {whole} ({given}) a multiple of {part} ({by})."] if by > 0 and given % by else []
+
+
+# Which one
+
+
+def algorithm_of(chosen: Mapping[str, Any]) -> str:
+    """The algorithm that settings of a policy name; PPO where they name none.
+
+    Raises  InvalidSettings for a name nobody knows
+    """
+    named = chosen.get("algorithm", PPO)
+    if named not in ALGORITHMS:
+        raise InvalidSettings([f"Set algorithm to one of {', '.join(ALGORITHMS)} (it is {named!r})."])
+    return str(named)
+
+
+def title_of(named: str | None) -> str:
+    """How an algorithm is called on pages; PPO where none is named."""
+    return TITLES.get(named or PPO, str(named))
+
+
+def read_settings(chosen: Mapping[str, Any]) -> AnySettings:
+    """The settings of the algorithm that `chosen` names, validated. Raises InvalidSettings."""
+    values = {name: value for name, value in chosen.items() if name != "algorithm"}
+    return CLASSES[algorithm_of(chosen)].from_dict(values)
+
+
+def changed(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A policy's settings with what differs; where that is the algorithm, only what is said of any is kept."""
+    other = over.get("algorithm", base.get("algorithm", PPO)) != base.get("algorithm", PPO)
+    kept = {name: value for name, value in base.items() if name in SHARED} if other else base
+    return {**kept, **over}
+
+
+def why_not_resumable(chosen: Mapping[str, Any]) -> str:
+    """Why a run with these settings cannot go on from where it was; empty where it can."""
+    named = chosen.get("algorithm", PPO)
+    if named in RESUMABLE:
+        return ""
+    return f"{title_of(named)} saves no state on the way, so it cannot go on where it was. Start a new run."

@@ -1,0 +1,101 @@
+"""Replies drawn, scored and held against the start: what every algorithm of a round does alike, through PPO's code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from rewardtrain import ppo
+from rewardtrain.chat import EncodedPrompt
+from rewardtrain.hyperparameters import PpoSettings
+from rewardtrain.kl import reply_kl
+from rewardtrain.losses import masked_mean
+from rewardtrain.policy import Policy, ReferencePolicy
+from rewardtrain.sampling import Reply, encode_for_sampling, sample_replies
+from rewardtrain.seeds import stable_seed
+
+MEASURED_PROMPTS = 256
+ROWS_PER_FORWARD = 64
+
+
+@dataclass
+class Drawer:
+    """Draws replies of a policy to training prompts, scores them, and stops a policy that ran away.
+
+    settings  an algorithm's `as_drawn()`
+    ref_policy  from `reference_policy(policy)`, taken before the first update
+    rewards   none where nothing is scored, which leaves the penalties alone
+    """
+
+    policy: Policy
+    ref_policy: ReferencePolicy
+    prompts: Sequence[ppo.Prompt]
+    rewards: Sequence[ppo.WeightedReward]
+    settings: PpoSettings
+    encoded: list[EncodedPrompt] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.encoded = [
+            encode_for_sampling(self.policy, self.policy.tokenizer, prompt, self.settings.sampling)
+            for prompt in self.prompts
+        ]
+
+    def places(self, step: int) -> list[int]:
+        """The prompts of update `step` (from 0), as PPO takes them."""
+        return ppo.prompts_of_update(len(self.prompts), step, self.settings)
+
+    def draw(self, step: int, places: Sequence[int] | None = None) -> ppo.Rollout:
+        """The samples of update `step` (from 0), scored.
+
+        Raises  TrainingDiverged at numbers that are none, a KL that explodes or one reply for everybody
+        """
+        places = self.places(step) if places is None else places
+        rollout = ppo.sample_rollout(
+            self.policy, self.ref_policy, [self.prompts[place] for place in places],
+            [self.encoded[place] for place in places], self.settings, step,
+        )  # fmt: skip
+        ppo.score(rollout, self.rewards, self.settings)
+        ppo.check_rollout(rollout, step, self.settings)
+        return rollout
+
+
+def figures(rollout: ppo.Rollout) -> dict[str, float]:
+    """What samples say of the policy that drew them, under the names that PPO's figures have."""
+    replies = rollout.replies
+    named = {
+        "reward": float(rollout.scores.mean()),
+        "kl_nats": float(rollout.kl.mean()),
+        "entropy": -float(masked_mean(rollout.logprobs, rollout.response_mask)),  # estimated from the drawn tokens
+        "length": float(rollout.response_mask.sum(dim=1).float().mean()),
+        "finished_rate": sum(reply.finished for reply in replies) / len(replies),
+        "distinct_rate": len({reply.text for reply in replies}) / len(replies),
+        **{name: float(term.mean()) for name, term in rollout.terms.items()},
+    }
+    return {f"ppo/{name}": value for name, value in named.items()}
+
+
+def kl_to_start(drawer: Drawer, most: int = MEASURED_PROMPTS) -> float:
+    """Mean KL in nats of a reply to the start, over one new reply each to training prompts, spread evenly."""
+    every = max(1, len(drawer.prompts) // most)
+    some = drawer.encoded[::every][:most]
+    settings = drawer.settings
+    replies = sample_replies(
+        drawer.policy, drawer.policy.tokenizer, some, settings=settings.sampling,
+        seeds=[stable_seed(settings.seed, "distance", place) for place in range(len(some))],
+    )  # fmt: skip
+    ended = [(prompt.ids, reply) for prompt, reply in zip(some, replies, strict=True)]
+    parts = [ended[start : start + ROWS_PER_FORWARD] for start in range(0, len(ended), ROWS_PER_FORWARD)]
+    return sum(_summed_kl(drawer, part) for part in parts) / len(some)
+
+
+def _summed_kl(drawer: Drawer, rows: Sequence[tuple[list[int], Reply]]) -> float:
+    ref_logprobs = drawer.ref_policy.logprobs(
+        [ids for ids, _ in rows], [reply.token_ids for _, reply in rows], list(range(len(rows))),
+        temperature=drawer.settings.sampling.temperature,
+    ).cpu()  # fmt: skip
+    logprobs = pad_sequence([reply.logprobs for _, reply in rows], batch_first=True)
+    lengths = torch.tensor([len(reply.token_ids) for _, reply in rows])
+    return float(reply_kl(logprobs, ref_logprobs, torch.arange(logprobs.shape[1]) < lengths[:, None]).sum())
