@@ -197,10 +197,7 @@ def improve_policy(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Ou
     from rewardtrain import alternatives
 
     algorithm, began = algorithm_of(run.hyperparameters), time.process_time()
-    if algorithm == PPO:
-        outcome = _improve_by_ppo(run, reporter, team)
-    else:
-        outcome = alternatives.improve_policy(run, reporter)
+    outcome = _improve_by_ppo(run, reporter, team) if algorithm == PPO else alternatives.improve_policy(run, reporter)
     outcome.result.update(algorithm=algorithm, cpu_seconds=round(time.process_time() - began, 1))
     return outcome
 
