@@ -12,7 +12,7 @@ from django.utils import timezone
 from feedback import snapshots
 from feedback.errors import FeedbackError
 from feedback.models import Project, QueuedWork, Snapshot
-from rewardtrain import runs
+from rewardtrain import run_figures, runs
 from rewardtrain.errors import CheckpointNotWritten, LearningError
 from rewardtrain.models import TrainingRun
 from rewardtrain.terminal import bar
@@ -105,8 +105,9 @@ def work_or_cancel(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
 
 
 def work_here(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
-    """Work on a run in this process, a bar in the terminal. Raises CommandError with the run's reason."""
-    with bar(str(run.get_kind_display()), out) as on_progress:  # type: ignore[arg-type]
+    """Work on a run in this process, a bar and figures in the terminal. Raises CommandError with the run's reason."""
+    lines = run_figures.terminal_lines(run.kind, run_figures.earlier_run(run))
+    with bar(str(run.get_kind_display()), out, lines) as on_progress:  # type: ignore[arg-type]
         try:
             worked = runs.work_on_run(run.pk, on_progress)
         except CheckpointNotWritten as err:
