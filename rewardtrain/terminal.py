@@ -14,7 +14,7 @@ from rich.table import Table
 
 OnProgress = Callable[[int, int, Mapping[str, float]], None]
 LEVELS = "▁▂▃▄▅▆▇█"
-WIDTH = 32  # steps drawn side by side; more are thinned
+WIDTH = 28  # steps drawn side by side; more are thinned
 REFRESHES_A_SECOND = 4
 
 
@@ -57,10 +57,10 @@ class Course:
         shown = [name for name in self.lines if self._is_shown(name)]
         has_before = any(self.lines[name].before is not None for name in shown)
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(shown))
-        table.add_column("")
+        table.add_column("", no_wrap=True)
         for head in ("now", "at first"):
             table.add_column(head, justify="right")
-        table.add_column("over steps")
+        table.add_column("over steps", no_wrap=True)
         if has_before:
             table.add_column("run before", justify="right")
         for name in shown:
@@ -103,13 +103,12 @@ def bar(description: str, stream: TextIO, lines: Mapping[str, Line] | None = Non
     progress = Progress(*columns)
     task = progress.add_task(description, total=None)
     course = Course(lines or {})
+    with Live(progress, console=Console(file=stream), refresh_per_second=REFRESHES_A_SECOND) as live:
 
-    def on_progress(done: int, total: int, figures: Mapping[str, float]) -> None:
-        course.note(done, figures)
-        progress.update(task, completed=done, total=total)
+        def on_progress(done: int, total: int, figures: Mapping[str, float]) -> None:
+            course.note(done, figures)
+            progress.update(task, completed=done, total=total)
+            if course.values:  # drawn here and not by the thread that refreshes, which would read what is written
+                live.update(Group(progress, course.table()))
 
-    def picture() -> RenderableType:
-        return Group(progress, course.table()) if course.values else progress
-
-    with Live(console=Console(file=stream), get_renderable=picture, refresh_per_second=REFRESHES_A_SECOND):
         yield on_progress

@@ -430,9 +430,9 @@ replies to the starter, and preferred are those that the oracle prefers to the s
 temperature 1, at most {tokens} tokens, `stop_token="eos"`, the batch of {each}. *What means the same, set to ours:*
 learning rate {rate:g} with {warmup} updates of warm-up and a linear fall (TRL's default rate of 3e-6 hardly moves so
 small a network in {updates} updates), `kl_coef` {kl:g}, minibatches of {minibatch}, `missing_eos_penalty`
-{malformed:g}. *Its own:* {passes} passes over each batch (ours makes {ours}; both are shown); a value model that begins
-as the reward model, as in TRL's example; no clipping of the gradient; clipping ranges, GAE and the weight of the value
-loss, which are the same numbers as ours.
+{malformed:g}. *Its own:* {passes} passes over each batch (ours makes {ours}); a value model that begins as the reward
+model, as in TRL's example; no clipping of the gradient; clipping ranges, GAE and the weight of the value loss, which
+are the same numbers as ours.
 
 {table}
 
