@@ -12,7 +12,7 @@ from django.utils import timezone
 from feedback import snapshots
 from feedback.errors import FeedbackError
 from feedback.models import Project, QueuedWork, Snapshot
-from rewardtrain import runs
+from rewardtrain import run_figures, runs
 from rewardtrain.algorithms import ALGORITHMS, why_not_resumable
 from rewardtrain.errors import CheckpointNotWritten, LearningError
 from rewardtrain.models import MetricPoint, TrainingRun
@@ -114,8 +114,9 @@ def work_or_cancel(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
 
 
 def work_here(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
-    """Work on a run in this process, a bar in the terminal. Raises CommandError with the run's reason."""
-    with bar(str(run.get_kind_display()), out) as on_progress:  # type: ignore[arg-type]
+    """Work on a run in this process, a bar and figures in the terminal. Raises CommandError with the run's reason."""
+    lines = run_figures.terminal_lines(run.kind, run_figures.earlier_run(run))
+    with bar(str(run.get_kind_display()), out, lines) as on_progress:  # type: ignore[arg-type]
         try:
             if runs.processes_of(run) > 1:
                 worked = runs.run_in_child(run.pk, lambda: _show(run, on_progress)) == 0

@@ -1,20 +1,33 @@
-"""A run's figures as charts, the round before it behind each, and its best paid samples. Reads rows only."""
+"""A run's figures as charts and as a table, the run before behind each, and its best paid samples. Reads rows only."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from feedback import charts
 from feedback.templatetags.shares import percent, signed
+from rewardtrain import run_figures
 from rewardtrain.models import LedgerEntry, MetricPoint, TrainingRun
 from rewardtrain.round_settings import gate_of
+from rewardtrain.run_figures import (
+    CLIPPED,
+    GRADIENT,
+    KL,
+    LENGTH,
+    RATE,
+    VALUE_LOSS,
+    Figure,
+    Points,
+    name_of,
+    plain,
+    term_word,
+)
 
 BEST_PAID_STEPS = 10
 BEST_PAID = 4
 FAR_BELOW = 0.35  # a line that stays below so much of its bound is drawn without it, or it would be flat
-Points = list[tuple[float, float]]
+AT_A_GLANCE_WITHOUT = (CLIPPED, VALUE_LOSS, RATE, GRADIENT)  # for these one opens the run itself
+MOST_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,8 @@ class RunChart:
     steps: int
     bound: float | None = None
     bound_name: str = ""
+    words: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,80 +67,94 @@ class BestPaid:
     samples: list[PaidSample] = field(default_factory=list)
 
 
-def charts_of(run: TrainingRun, earlier: TrainingRun | None = None) -> list[RunChart]:
-    """The four charts of a policy, or the two of a reward model; none for a run that has no figures."""
-    wanted = POLICY_NAMES if run.kind == TrainingRun.Kind.POLICY else REWARD_NAMES
-    series = _series([run.pk, *([earlier.pk] if earlier else [])], wanted)
-    own = {name: series[run.pk, name] for name in wanted}
-    before = {name: series[earlier.pk, name] if earlier else [] for name in wanted}
-    if not any(own.values()):
-        return []
-    steps = max(run.steps_total, 1)
-    if run.kind == TrainingRun.Kind.POLICY:
-        return _policy_charts(run, own, before, steps)
-    return _reward_charts(own, before, steps)
+@dataclass(frozen=True)
+class StepTable:
+    """The figures of a run's steps as numbers, newest step first.
+
+    every  one step in so many stands there
+    rows   (step, values in the order of the heads)
+    """
+
+    heads: list[str]
+    rows: list[tuple[int, list[str]]]
+    every: int
 
 
-POLICY_NAMES = ("ppo/preference", "ppo/kl_nats", "ppo/length", "ppo/entropy")
-REWARD_NAMES = ("reward/loss", "reward/pair_accuracy")
-
-
-def _series(runs: Sequence[int], names: Sequence[str]) -> dict[tuple[int, str], Points]:
-    found: dict[tuple[int, str], Points] = defaultdict(list)
-    points = MetricPoint.objects.filter(run__in=runs, name__in=names).order_by("step")
-    for run, name, step, value in points.values_list("run", "name", "step", "value"):
-        found[run, name].append((step, value))
-    return found
-
-
-def _policy_charts(run: TrainingRun, own: dict[str, Points], before: dict[str, Points], steps: int) -> list[RunChart]:
-    gate = gate_of(run.round.hyperparameters if run.round else {})
-    policy = str(run.parent) if run.parent else "the policy before"
-    longest = own["ppo/length"][0][1] * (1 + gate.most_length_change) if own["ppo/length"] else None
-    at_most = f"gate near {longest:.0f}" if longest else ""
+def charts_of(run: TrainingRun, earlier: TrainingRun | None = None, *, all_of_them: bool = False) -> list[RunChart]:
+    """The charts of a run, those at a glance or all; none for a run that has no figures."""
+    figures = run_figures.figures_of(run)
+    series = run_figures.series_of([run, *([earlier] if earlier else [])], figures)
+    own = {one.name: series[run.pk, one.name] for one in figures}
+    shown = run_figures.worth_showing(figures, own)
     return [
-        _chart("Preference reward", "ppo/preference", own, before, steps, value=signed),
-        _chart(
-            f"KL from {policy}", "ppo/kl_nats", own, before, steps, unit="nats", value="{:.1f}".format, floor=0.0,
-            bound=gate.most_kl_nats, bound_name=f"gate at {gate.most_kl_nats:g}",
-        ),
-        _chart(
-            "Reply length", "ppo/length", own, before, steps, unit="tokens", value="{:.0f}".format,
-            bound=longest, bound_name=at_most,
-        ),
-        _chart("Entropy", "ppo/entropy", own, before, steps, unit="nats a token", value="{:.2f}".format),
-    ]  # fmt: skip
-
-
-def _reward_charts(own: dict[str, Points], before: dict[str, Points], steps: int) -> list[RunChart]:
-    return [
-        _chart("Loss", "reward/loss", own, before, steps, value="{:.3f}".format),
-        _chart("Training pairs in order", "reward/pair_accuracy", own, before, steps, value=percent),
+        _chart(one, run, own[one.name], earlier, series[earlier.pk, one.name] if earlier else [])
+        for one in shown
+        if all_of_them or one not in AT_A_GLANCE_WITHOUT
     ]
 
 
-def _chart(
-    title: str,
-    name: str,
-    own: dict[str, Points],
-    before: dict[str, Points],
-    steps: int,
-    *,
-    value,
-    unit: str = "",
-    floor: float | None = None,
-    bound: float | None = None,
-    bound_name: str = "",
-) -> RunChart:
-    points, behind = own[name], before[name]
+def _chart(figure: Figure, run: TrainingRun, points: Points, earlier: TrainingRun | None, behind: Points) -> RunChart:
+    title, unit = figure.title, figure.unit
+    bound, bound_name = _bound(figure, run, points)
+    if figure is KL:
+        title = f"KL from {run.parent or 'the policy before'}"
     drawn = [y for _, y in (*points, *behind)]
-    if bound is not None and max(drawn, default=0.0) < FAR_BELOW * bound:
+    if bound is not None and max(drawn) < FAR_BELOW * bound:
         unit, bound, bound_name = f"of {bound:.3g} {unit}", None, ""
     drawn += [] if bound is None else [bound]
-    low, high = charts.axis_ends(drawn, lowest=floor)
-    last = value(points[-1][1]) if points else "–"
-    longest = int(max([steps, *(x for x, _ in behind)]))
-    return RunChart(title, last, unit, points, behind, low, high, longest, bound, bound_name)
+    low, high = charts.axis_ends(drawn, lowest=figure.lowest)
+    longest = int(max([run.steps_total, 1, *(x for x, _ in (*points, *behind))]))
+    return RunChart(
+        title=title,
+        value=figure.write(points[-1][1]),
+        unit=unit,
+        points=points,
+        before=behind,
+        low=low,
+        high=high,
+        steps=longest,
+        bound=bound,
+        bound_name=bound_name,
+        words=_in_words(figure, points, earlier, behind),
+        note=figure.note,
+    )
+
+
+def _bound(figure: Figure, run: TrainingRun, points: Points) -> tuple[float | None, str]:
+    """Where the gate would refuse a policy, and how that is called; (None, "") for what it does not look at."""
+    if figure not in (KL, LENGTH) or run.round is None:
+        return None, ""
+    gate = gate_of(run.round.hyperparameters)
+    if figure is KL:
+        return gate.most_kl_nats, f"gate at {gate.most_kl_nats:g}"
+    longest = points[0][1] * (1 + gate.most_length_change)
+    return longest, f"gate near {longest:.0f}"
+
+
+def _in_words(figure: Figure, points: Points, earlier: TrainingRun | None, behind: Points) -> str:
+    """Where a line begins and ends, and the one behind it; for whoever does not see it, or points at it."""
+    said = [
+        f"{figure.write(points[0][1])} at step {points[0][0]}, {figure.write(points[-1][1])} at step {points[-1][0]}."
+    ]
+    if earlier and behind:
+        said.append(f"{name_of(earlier).capitalize()}: {figure.write(behind[0][1])} to {figure.write(behind[-1][1])}.")
+    return " ".join(said)
+
+
+def table_of(run: TrainingRun, most: int = MOST_ROWS) -> StepTable:
+    """The same figures as numbers: every step, or where there are too many one in so many, and always the last."""
+    figures = run_figures.figures_of(run)
+    series = run_figures.series_of([run], figures)
+    own = {one.name: series[run.pk, one.name] for one in figures}
+    shown = run_figures.worth_showing(figures, own)
+    values = {one.name: dict(own[one.name]) for one in shown}
+    steps = sorted({int(step) for points in values.values() for step in points}, reverse=True)
+    every = -(-len(steps) // most) or 1
+    rows = [
+        (step, [one.write(values[one.name][step]) if step in values[one.name] else "" for one in shown])
+        for step in steps[::every]
+    ]
+    return StepTable([one.short for one in shown], rows, every)
 
 
 def smaller_figures(run: TrainingRun) -> list[tuple[str, str]]:
@@ -149,30 +178,9 @@ def best_paid(run: TrainingRun, steps: int = BEST_PAID_STEPS, most: int = BEST_P
             response=entry.response,
             prompt=next((turn["content"] for turn in reversed(entry.prompt) if turn["role"] == "user"), ""),
             terms=[signed(entry.terms.get(name), 1) for name in names],
-            kl_nats=f"{entry.kl_nats:.1f}",
+            kl_nats=plain(entry.kl_nats, 1),
             reward=signed(entry.reward, 1),
         )
         for entry in entries
     ]
     return BestPaid([term_word(name) for name in names], samples)
-
-
-TERM_WORDS = {
-    "preference": "Pref.",
-    "length_penalty": "Length",
-    "malformed_penalty": "Malformed",
-    "repetition_penalty": "Repeats",
-}
-
-
-def term_word(name: str) -> str:
-    """What heads the column of a term."""
-    return TERM_WORDS.get(name, name.replace("_", " ").capitalize())
-
-
-def earlier_run(run: TrainingRun) -> TrainingRun | None:
-    """The run of the same kind in the newest round before, whose line is drawn behind."""
-    if run.round is None:
-        return None
-    older = TrainingRun.objects.filter(project=run.project, kind=run.kind, round__number__lt=run.round.number)
-    return older.filter(state="done").select_related("round").order_by("-round__number").first()

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from rewardtrain.pages import ledger, rounds
+from rewardtrain.pages import ledger, rounds, runs
 
 app_name = "rewardtrain"
 
@@ -11,6 +11,8 @@ urlpatterns = [
     path("timeline/", rounds.timeline, name="timeline"),
     path("start/", rounds.start, name="start"),
     path("roll-back/", rounds.roll_back, name="roll_back"),
+    path("runs/<int:pk>/", runs.run_page, name="run"),
+    path("runs/<int:pk>/ledger/", ledger.ledger_of_run, name="run_ledger"),
     path("<int:number>/", rounds.rounds_page, name="round"),
     path("<int:number>/ledger/", ledger.ledger, name="ledger"),
     path("<int:number>/decide/", rounds.decide, name="decide"),

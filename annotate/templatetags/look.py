@@ -186,6 +186,7 @@ def line_chart(
     x_unit: str = "steps",
     bound: float | None = None,
     bound_name: str = "",
+    words: str = "",
 ) -> dict[str, Any]:
     """One measure over the steps of a run, in teal, with the round before it in grey and a dashed bound.
 
@@ -193,6 +194,7 @@ def line_chart(
     value           the current figure as it is to be read, large, above the chart
     low, high       ends of the y axis; the data's own (bound included) when left out
     last_x          end of the x axis, for a run that is still going
+    words           the course of the lines in words, read to whoever points at them or does not see them
     """
     ys = [y for _, y in [*points, *before]] + ([] if bound is None else [bound])
     xs = [x for x, _ in [*points, *before]]
@@ -206,6 +208,7 @@ def line_chart(
         "value": value,
         "unit": unit,
         "said": said,
+        "words": words,
         "now": now,
         "end": now.rsplit(" ", 1)[-1].replace(",", " "),
         "before": polyline(thinned(before), x_ends, y_ends),

@@ -10,12 +10,14 @@ from django.db.models import F, OrderBy, QuerySet
 from django.db.models.fields.json import KeyTransform
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
+from feedback.models import Project
 from feedback.pages.access import managed_project
 from feedback.templatetags.shares import signed
 from rewardtrain.models import LedgerEntry, Round, TrainingRun
-from rewardtrain.run_charts import term_word
+from rewardtrain.run_figures import plain, term_word
 
 A_PAGE = 20
 COLUMNS = {"kl_nats": "KL", "token_count": "Tokens", "step": "Step"}
@@ -47,6 +49,7 @@ class Sample:
     earlier: list[dict[str, str]]  # the dialogue up to it
     terms: list[tuple[str, str]]  # (word, value) in the order of the heads
     reward: str
+    kl_nats: str
 
 
 @require_safe
@@ -55,14 +58,27 @@ def ledger(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     project = managed_project(request, slug)
     turn = get_object_or_404(Round.objects.defer("gate_report"), project=project, number=number)
     run = TrainingRun.objects.filter(round=turn, kind=TrainingRun.Kind.POLICY).first()
+    return _show(request, project, run, f"round {number}", reverse("rewardtrain:round", args=[slug, number]))
+
+
+@require_safe
+def ledger_of_run(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
+    """The same for a run by command, which belongs to no round."""
+    project = managed_project(request, slug)
+    run = get_object_or_404(TrainingRun, project=project, pk=pk, kind=TrainingRun.Kind.POLICY)
+    return _show(request, project, run, f"run {pk}", reverse("rewardtrain:run", args=[slug, pk]))
+
+
+def _show(request: HttpRequest, project: Project, run: TrainingRun | None, whose: str, back: str) -> HttpResponse:
     entries = LedgerEntry.objects.filter(run=run) if run else LedgerEntry.objects.none()
     terms = terms_of(entries)
     order = order_asked(request.GET.get("by", ""), terms)
     page = Paginator(in_order(entries, order), A_PAGE).get_page(request.GET.get("page"))
     context = {
         "project": project,
-        "turn": turn,
         "run": run,
+        "whose": whose,
+        "back": back,
         "heads": [term_word(name) for name in terms],
         "order": order,
         "orders": _orders(order, terms),
@@ -106,4 +122,5 @@ def _sample(entry: LedgerEntry, terms: list[str]) -> Sample:
         earlier=messages[:-1],
         terms=[(term_word(name), signed(entry.terms.get(name))) for name in terms],
         reward=signed(entry.reward),
+        kl_nats=plain(entry.kl_nats, 1),
     )

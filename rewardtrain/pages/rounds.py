@@ -22,8 +22,10 @@ from rewardtrain import timeline as timelines
 from rewardtrain.forms import DecisionForm, ReasonForm, RollBackForm
 from rewardtrain.gate_samples import sample_of, sorted_lines
 from rewardtrain.models import Round, TrainingRun
+from rewardtrain.run_figures import earlier_run, name_of
 from rewardtrain.timeline import RoundRow
 
+RUNS_BY_COMMAND = 5
 PARTS = {"samples": "rewardtrain/_samples.html", "training": "rewardtrain/_live.html"}
 
 
@@ -45,6 +47,8 @@ def show_rounds(
     rows = timelines.rows_of(project)
     named = _row_named(project, rows, number) if number is not None else None
     context = {"project": project, "rows": rows, "named": named, **_head(project, rows)}
+    if not getattr(request, "htmx", None):
+        context["by_command"] = _runs_by_command(project)
     if not _asks_for(request, "training"):
         context.update(_report(request, _report_row(rows, named)))
     if not _asks_for(request, "samples"):
@@ -54,6 +58,12 @@ def show_rounds(
     opened = context.get("report_row")
     context["shown"] = opened.turn.number if opened else _whole(request.GET.get("shown"))
     return render_page_or_part(request, "rewardtrain/rounds.html", PARTS, context | more, status=status)
+
+
+def _runs_by_command(project: Project) -> list[TrainingRun]:
+    """The newest runs that belong to no round."""
+    found = TrainingRun.objects.filter(project=project, round=None).exclude(kind=TrainingRun.Kind.GATE)
+    return list(found.defer("result", "hyperparameters").order_by("-pk")[:RUNS_BY_COMMAND])
 
 
 def _asks_for(request: HttpRequest, part: str) -> bool:
@@ -134,17 +144,18 @@ def _training(rows: list[RoundRow], named: RoundRow | None) -> dict[str, Any]:
     drawn = run if run and run.kind != TrainingRun.Kind.GATE else row.runs.get(TrainingRun.Kind.POLICY)
     goes_on = "" if verbs.why_not_resumed(row.turn) else timelines.goes_on(row)
     return {
-        "training": row, "run": run, "goes_on": goes_on, "reward": _reward_model(row), **_about(row, run),
+        "training": row, "run": run, "goes_on": goes_on, "reward": _reward_model(row), **about(run, row.algorithm),
         **_drawn(drawn),
     }  # fmt: skip
 
 
-def _about(row: RoundRow, run: TrainingRun | None) -> dict[str, Any]:
+def about(run: TrainingRun | None, algorithm: str) -> dict[str, Any]:
+    """How far a run is, in words. `algorithm` is what a policy's run is called."""
     if run is None:
         return {}
     left = timelines.seconds_left(run)
     return {
-        "stage": capfirst({"policy": row.algorithm, "gate": "gate"}.get(run.kind, run.get_kind_display())),
+        "stage": capfirst({"policy": algorithm, "gate": "gate"}.get(run.kind, run.get_kind_display())),
         "left": f"about {timelines.duration(left)} left" if left is not None else "",
         "took": timelines.duration(timelines.run_seconds(run)),
         "heard_from": timelines.heard_from(run),
@@ -155,10 +166,11 @@ def _about(row: RoundRow, run: TrainingRun | None) -> dict[str, Any]:
 def _drawn(run: TrainingRun | None) -> dict[str, Any]:
     if run is None:
         return {}
-    earlier = run_charts.earlier_run(run)
+    earlier = earlier_run(run)
     return {
+        "drawn": run,
         "charts": run_charts.charts_of(run, earlier),
-        "earlier": earlier.round if earlier else None,
+        "earlier": name_of(earlier) if earlier else "",
         "smaller": run_charts.smaller_figures(run),
         "best_paid": run_charts.best_paid(run) if run.kind == TrainingRun.Kind.POLICY else None,
     }
@@ -172,13 +184,13 @@ def _reward_model(row: RoundRow) -> dict[str, Any] | None:
         return None
     found = version.figures
     if not found.get("pairs"):
-        return {"version": version, "figures": {}}
+        return {"run": run, "version": version, "figures": {}}
     low, high = found["interval"]
     places = {"low": low, "high": high, "at": found["pair_accuracy"], "bound": found.get("ceiling"),
               "before": found.get("length_baseline")}  # fmt: skip
     plot = {name: None if value is None else charts.on_axis(value, 0.5, 1) for name, value in places.items()}
     said = f"Right in {found['pair_accuracy']:.0%}, between {low:.0%} and {high:.0%} with 95 % certainty"
-    return {"version": version, "figures": found, "plot": plot | {"said": said}}
+    return {"run": run, "version": version, "figures": found, "plot": plot | {"said": said}}
 
 
 def _report_that_is_due(request: HttpRequest, rows: list[RoundRow], training: RoundRow | None) -> dict[str, Any]:

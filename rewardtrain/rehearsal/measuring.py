@@ -11,6 +11,8 @@ from typing import Any
 from feedback.models import ModelVersion, Project, PromptGroup
 from rewardtrain import learning, model_files
 from rewardtrain.hyperparameters import SamplingSettings
+from rewardtrain.models import MetricPoint, TrainingRun
+from rewardtrain.run_figures import VIOLATIONS
 from rewardtrain.seeds import stable_seed
 from rewardtrain.starter import measure
 from rewardtrain.starter.annotators import Annotator
@@ -134,6 +136,23 @@ def _several_replies(policy: ModelVersion, prompts: Sequence[Any], project: Proj
 def _scores(version: ModelVersion, prompts: Sequence[Any], replies: Sequence[Sequence[str]]) -> list[list[float]]:
     scorer = learning.load_scorer(version)
     return [[float(score) for score in own] for own in scorer(prompts, replies)]
+
+
+def judge_steps(run: TrainingRun) -> None:
+    """Note of every step that PPO has done which share of its samples breaks a rule, as the oracle sees it.
+
+    Only a rehearsal can: it knows the rules its people go by. It is read on the run's page and by nothing that learns.
+    """
+    judged = run.metrics.filter(name=VIOLATIONS).values("step")
+    entries = run.ledger.filter(step__lte=run.steps_done).exclude(step__in=judged).order_by("step", "index")
+    samples: dict[int, list[tuple[Any, str]]] = {}
+    for step, prompt, response in entries.values_list("step", "prompt", "response"):
+        samples.setdefault(step, []).append((prompt, response))
+    points = [
+        MetricPoint(run=run, step=step, name=VIOLATIONS, value=measure.figures(pairs).violation_rate)
+        for step, pairs in samples.items()
+    ]
+    MetricPoint.objects.bulk_create(points, ignore_conflicts=True)
 
 
 def write_samples(path: str, lines: Sequence[str]) -> None:

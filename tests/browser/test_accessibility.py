@@ -202,10 +202,12 @@ def test_managers_pages(visit: Visitor, project: Project) -> None:
         for path in ("", "rounds/"):
             found += look_at(seen.go(f"/projects/{project.slug}/{path}"), path or "overview")
     waiting(project, failed=("length",))
-    running(project, number=2)
+    runs = running(project, number=2).runs
+    run, reward = (f"rounds/runs/{runs.get(kind=kind).pk}/" for kind in ("policy", "reward_model"))
     for device in (DESK, PHONE):
         seen = visit("maria", device)
-        for path in ("", "rounds/", "rounds/1/", "rounds/2/ledger/", "rounds/1/ledger/", "rounds/roll-back/"):
+        rounds = ("rounds/", "rounds/1/", "rounds/2/ledger/", "rounds/1/ledger/", "rounds/roll-back/")
+        for path in ("", *rounds, run, reward):
             page = seen.go(f"/projects/{project.slug}/{path}")
             page.wait_for_load_state("networkidle")
             found += look_at(page, f"{path or 'overview'} with rounds")

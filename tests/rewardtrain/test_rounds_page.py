@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from feedback.models import Membership, Project, Snapshot, User
-from rewardtrain import promotions, run_charts, timeline
+from rewardtrain import promotions, run_charts, run_figures, timeline
 from rewardtrain.models import LedgerEntry, MetricPoint, Promotion, Round, TrainingRun
 from tests import make
 
@@ -341,11 +341,11 @@ def test_the_round_before_is_drawn_behind(project):
     older = waiting(project)
     MetricPoint.objects.create(run=older.runs.get(kind="policy"), step=9, name="ppo/kl_nats", value=3.0)
     run = running(project, number=2).runs.get(kind="policy")
-    earlier = run_charts.earlier_run(run)
+    earlier = run_figures.earlier_run(run)
     assert earlier.round == older
     kl = next(chart for chart in run_charts.charts_of(run, earlier) if chart.unit == "nats")
     assert kl.before == [(9, 3.0)]
-    assert (kl.low, kl.bound, kl.value, kl.steps) == (0, 12, "6.2", 400)
+    assert (kl.low, kl.bound, kl.value, kl.steps) == (0, 12, "6.20", 400)
 
 
 def test_the_bound_on_length_goes_by_the_length_at_the_start(project):
@@ -362,7 +362,7 @@ def test_a_line_far_below_its_bound_is_drawn_without_it(project):
     run = running(project).runs.get(kind="policy")
     MetricPoint.objects.filter(name="ppo/kl_nats", step=212).update(value=1.3)
     kl = next(chart for chart in run_charts.charts_of(run) if chart.title.startswith("KL"))
-    assert (kl.value, kl.unit, kl.bound, kl.high) == ("1.3", "of 12 nats", None, 3)
+    assert (kl.value, kl.unit, kl.bound, kl.high) == ("1.30", "of 12 nats", None, 3)
 
 
 def test_settings_nobody_can_read_do_not_break_the_page(manager, project):

@@ -19,8 +19,9 @@ from rewardtrain.models import Round, TrainingRun
 from rewardtrain.rehearsal import comparing, measuring
 from rewardtrain.rehearsal.people import Person, RehearsalFailed, Share, work_together
 from rewardtrain.rehearsal.site import Site
+from rewardtrain.run_figures import terminal_lines
 from rewardtrain.seeds import stable_seed
-from rewardtrain.terminal import bar
+from rewardtrain.terminal import Line, bar
 
 LONGEST_ROUND_SECONDS = 3600.0
 ALL = "all"
@@ -99,16 +100,19 @@ class Command(BaseCommand):
 
     def _follow(self, turn: Round) -> Round:
         until = time.monotonic() + LONGEST_ROUND_SECONDS
-        with bar(f"round {turn.number}, {turn.algorithm}", self.stdout) as progress:  # type: ignore[arg-type]
+        with bar(f"round {turn.number}, {turn.algorithm}", self.stdout, _lines(turn.project)) as progress:  # type: ignore[arg-type]
             while turn.state in Round.ACTIVE and time.monotonic() < until:
                 time.sleep(0.5)
                 turn.refresh_from_db()
                 run = TrainingRun.objects.filter(round=turn, state="running").order_by("-pk").first()
                 if run is not None and run.steps_total:
+                    measuring.judge_steps(run)
                     newest = dict(run.metrics.filter(step=run.steps_done).values_list("name", "value"))
                     progress(run.steps_done, run.steps_total, newest)
         if turn.state in {*Round.ACTIVE, Round.State.FAILED}:
             raise RehearsalFailed(f"Round {turn.number} did not end: {turn.error or turn.get_state_display()}.")
+        for run in TrainingRun.objects.filter(round=turn, kind=TrainingRun.Kind.POLICY):
+            measuring.judge_steps(run)
         for line in turn.gate_report["lines"]:
             mark = "passed" if line["passed"] else "FAILED"
             self.stdout.write(f"  {mark:7} {line['name']}: {line['found']} (wanted {line['wanted']})")
@@ -241,6 +245,13 @@ def _person(project: Project, username: str) -> tuple[str, str]:
     user = User.objects.create_user(username, password=password, first_name="Simulated", last_name=username)
     Membership.objects.create(project=project, user=user)
     return username, password
+
+
+def _lines(project: Project) -> dict[str, Line]:
+    """What the terminal shows of a round's runs, PPO beside that of the round before."""
+    policy = TrainingRun.Kind.POLICY
+    before = TrainingRun.objects.filter(project=project, kind=policy, state="done").order_by("-pk").first()
+    return terminal_lines(TrainingRun.Kind.REWARD_MODEL, None) | terminal_lines(policy, before)
 
 
 def _dismiss(people: list[tuple[str, str]]) -> None:
