@@ -266,7 +266,7 @@ def test_a_rehearsal_notes_which_share_of_each_step_breaks_a_rule(manager, proje
     measuring.judge_steps(run)
     assert (judged.count(), judged.get(step=4).value) == (4, 1.0)
     body = manager.get(address(run)).content.decode()
-    assert "Breaks a rule: as the rehearsal judges it; PPO never sees this" in body
+    assert "Breaks a rule: as the rehearsal judges it; training never sees this" in body
 
 
 # In the terminal
