@@ -116,24 +116,30 @@ def work_or_cancel(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
 def work_here(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
     """Work on a run in this process, a bar and figures in the terminal. Raises CommandError with the run's reason."""
     lines = run_figures.terminal_lines(run.kind, run_figures.earlier_run(run))
+    ended_well = True
     with bar(str(run.get_kind_display()), out, lines) as on_progress:  # type: ignore[arg-type]
         try:
             if runs.processes_of(run) > 1:
-                worked = runs.run_in_child(run.pk, lambda: _show(run, on_progress)) == 0
+                ended_well = runs.run_in_child(run.pk, lambda: _show(run, on_progress)) == 0
             else:
-                worked = runs.work_on_run(run.pk, on_progress)
+                runs.work_on_run(run.pk, on_progress)
         except CheckpointNotWritten as err:
             raise CommandError(f"{err.message} Go on with --resume {run.pk}.") from err
         except REFUSALS as err:
             raise CommandError(getattr(err, "message", str(err))) from err
     run.refresh_from_db()
+    if run.state == QueuedWork.State.DONE:
+        return run
     if run.state == QueuedWork.State.FAILED:
         raise CommandError(run.error)
-    if not worked and run.error:  # it was put back: a full disk, or a process that was ended
-        raise CommandError(f"{run.error} Go on with --resume {run.pk}.")
-    if not worked and run.state != QueuedWork.State.DONE:
+    if ended_well:
         raise CommandError(f"Run {run.pk} was taken over by a worker. Follow it on the rounds page.")
-    return run
+    if run.state == QueuedWork.State.RUNNING:
+        cancel(run)
+    why = run.error or f"One of the processes that worked on run {run.pk} was ended."
+    if run.checkpoint_step:
+        raise CommandError(f"{why} It was saved at step {run.checkpoint_step}. Go on with --resume {run.pk}.")
+    raise CommandError(f"{why} Nothing was saved yet. Start a new run.")
 
 
 def _show(run: TrainingRun, on_progress: OnProgress) -> None:
