@@ -30,6 +30,7 @@ from rewardtrain.errors import NothingToLearn, TrainingDiverged
 from rewardtrain.hyperparameters import learning_rate_share
 from rewardtrain.lora import has_lora, trainable_parameters, without_wrapper
 from rewardtrain.losses import comparison_pairs
+from rewardtrain.optimizer import adamw
 from rewardtrain.policy import Policy, ReferencePolicy
 from rewardtrain.reward_training import RankedComparison
 from rewardtrain.training_state import check_finite
@@ -326,7 +327,7 @@ def _arguments(policy: Policy, folder: str, seed: int, max_grad_norm: float) -> 
 def _optimizer(policy: Policy, settings: RlooSettings | DpoSettings, steps: int, warmup: int) -> tuple[Any, Any]:
     """The optimiser and schedule that PPO has."""
     parameters = trainable_parameters(policy)
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = adamw(parameters, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
 
     def share(step: int) -> float:
         return learning_rate_share(

@@ -94,7 +94,7 @@ def test_dpo_needs_no_reward_model(project: Project) -> None:
     run = new_run(project, "dpo")
     assert runs.work_on_run(run.pk)
     run.refresh_from_db()
-    assert run.result["reward_model"] is None and run.result["kl_nats"] > 0
+    assert run.result["reward_model"] is None and run.result["kl_nats"] != 0  # an estimate, of either sign
     with pytest.raises(NothingToLearn, match="no reward model yet"):
         runs.work_on_run(new_run(project, "rloo").pk)
 
