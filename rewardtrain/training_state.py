@@ -158,7 +158,7 @@ class StateKeeper:
     def _write(self, folder: Path, state: TrainingState) -> None:
         from safetensors.torch import save_file
 
-        save_file({name: tensor.detach().contiguous() for name, tensor in state.tensors.items()}, folder / TENSORS)
+        save_file({name: one.detach().cpu().contiguous() for name, one in state.tensors.items()}, folder / TENSORS)
         written = {"step": state.step, "identity": self._identity, "machine": machine(), "values": state.values}
         (folder / VALUES).write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 

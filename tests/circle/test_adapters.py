@@ -38,13 +38,15 @@ def kl_of_first_update(turn: Round) -> float:
     return MetricPoint.objects.get(run=turn.runs.get(kind="policy"), name="ppo/kl_nats", step=1).value
 
 
-def test_a_second_round_starts_from_the_first_ones_adapter_and_is_held_to_it(project):
+def test_a_second_round_starts_from_the_first_ones_adapter_and_is_held_to_it(project, caplog):
+    caplog.set_level(logging.INFO)
     rank_everything(project)
     for turn in (one_round(project), one_round(project)):
         folder, found = model_files.verified_folder(turn.policy_after)
         assert (folder / ADAPTER_CONFIG).is_file()
         assert found == turn.policy_after.content_hash
         assert kl_of_first_update(turn) == pytest.approx(0, abs=1e-4)
+    assert caplog.text.count("shares the policy's base") == 2  # in each round, whatever its policy started from
     assert turn.policy_before.parent is not None
     assert turn.gate_report["counts"] == {"prompts": 6}
     assert list(invariants.violations()) == []
