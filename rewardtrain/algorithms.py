@@ -143,6 +143,9 @@ class DpoSettings(Settings):
 class BestOfNSettings(Settings):
     """Draw n replies to each prompt, keep the one the reward model scores highest, learn to say it (arXiv:2304.06767).
 
+    Nothing but the learning rate holds it to its start. It learns from an eighth of what it draws, so minibatches are
+    small: on the rehearsal's world 7 updates of one step each moved it 0.05 nats, of eight steps each 0.8 nats.
+
     samples_per_prompt  n
     passes              over the replies that were kept
     """
@@ -151,7 +154,7 @@ class BestOfNSettings(Settings):
     samples_per_update: int = 256
     samples_per_prompt: int = 8
     passes: int = 1
-    minibatch_size: int = 32
+    minibatch_size: int = 8
     tokens_per_forward: int = 4096
     learning_rate: float = 1e-4
     warmup_updates: int = 5
