@@ -43,10 +43,13 @@ def _send(task_name: str, pk: int) -> None:
     current_app.send_task(task_name, [pk], retry=False)
 
 
-def claim(model: type[Row], pk: int) -> Row | None:
-    """Take a due row for this worker: one conditional update. None when it is not due or somebody else has it."""
+def claim(model: type[Row], pk: int, token: uuid.UUID | None = None) -> Row | None:
+    """Take a due row for this worker: one conditional update. None when it is not due or somebody else has it.
+
+    token  of the lease, where whoever started this worker wants to know it again
+    """
     now = timezone.now()
-    token = uuid.uuid4()
+    token = token or uuid.uuid4()
     claimed = (
         _due(model, now)
         .filter(pk=pk)

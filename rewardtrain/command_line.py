@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,11 @@ def work_or_cancel(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
 def work_here(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
     """Work on a run in this process, a bar and figures in the terminal. Raises CommandError with the run's reason."""
     lines = run_figures.terminal_lines(run.kind, run_figures.earlier_run(run))
-    ended_well = True
+    token = uuid.uuid4()
     with bar(str(run.get_kind_display()), out, lines) as on_progress:  # type: ignore[arg-type]
         try:
             if runs.processes_of(run) > 1:
-                ended_well = runs.run_in_child(run.pk, lambda: _show(run, on_progress)) == 0
+                runs.run_in_child(run.pk, lambda: _show(run, on_progress), token)
             else:
                 runs.work_on_run(run.pk, on_progress)
         except CheckpointNotWritten as err:
@@ -128,22 +129,37 @@ def work_here(run: TrainingRun, out: OutputWrapper) -> TrainingRun:
         except REFUSALS as err:
             raise CommandError(getattr(err, "message", str(err))) from err
     run.refresh_from_db()
-    if run.state == QueuedWork.State.DONE:
-        return run
-    if run.state == QueuedWork.State.FAILED:
-        raise CommandError(run.error)
-    if ended_well:
-        raise CommandError(f"Run {run.pk} was taken over by a worker. Follow it on the rounds page.")
-    if run.state == QueuedWork.State.RUNNING:
+    if run.state != QueuedWork.State.DONE:
+        raise CommandError(_why_not_done(run, token))
+    return run
+
+
+def _why_not_done(run: TrainingRun, token: uuid.UUID) -> str:
+    """What to tell of a run that this command worked on and that is not done.
+
+    token  of the lease that processes of this command took; they are gone
+    """
+    goes_on = (
+        f" It was saved at step {run.checkpoint_step}. Go on with --resume {run.pk}." if run.checkpoint_step else ""
+    )
+    if run.state == QueuedWork.State.RUNNING and run.lease_token == token:
         cancel(run)
-    why = run.error or f"One of the processes that worked on run {run.pk} was ended."
-    if run.checkpoint_step:
-        raise CommandError(f"{why} It was saved at step {run.checkpoint_step}. Go on with --resume {run.pk}.")
-    raise CommandError(f"{why} Nothing was saved yet. Start a new run.")
+        return f"One of the processes that worked on run {run.pk} was ended.{goes_on or ' Start a new run.'}"
+    if run.state == QueuedWork.State.QUEUED and run.error:
+        again = (
+            f" It is tried again where a training worker runs{', or with --resume ' + str(run.pk) if goes_on else ''}."
+        )
+        return f"{run.error}{again}"
+    if run.state == QueuedWork.State.CANCELLED:
+        return f"Run {run.pk} was stopped.{goes_on}"
+    if run.state == QueuedWork.State.FAILED:
+        return run.error
+    return f"Run {run.pk} was taken over by a worker. Follow it on the rounds page."
 
 
 def _show(run: TrainingRun, on_progress: OnProgress) -> None:
-    """Tell the bar what other processes have written of a run."""
+    """Tell the bar what other processes have written of a run; keep it from the sweep until they have claimed it."""
+    TrainingRun.objects.filter(pk=run.pk, state=QueuedWork.State.QUEUED, attempts=0).update(rung_at=timezone.now())
     run.refresh_from_db(fields=["steps_done", "steps_total"])
     if run.steps_done:
         points = MetricPoint.objects.filter(run=run, step=run.steps_done).values_list("name", "value")

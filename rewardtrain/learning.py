@@ -198,7 +198,8 @@ def improve_policy(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Ou
 
     algorithm, began = algorithm_of(run.hyperparameters), time.process_time()
     outcome = _improve_by_ppo(run, reporter, team) if algorithm == PPO else alternatives.improve_policy(run, reporter)
-    outcome.result.update(algorithm=algorithm, cpu_seconds=round(time.process_time() - began, 1))
+    (seconds,) = team.sums([time.process_time() - began])
+    outcome.result.update(algorithm=algorithm, cpu_seconds=round(seconds, 1))
     return outcome
 
 

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from rewardtrain.child_environment import NICENESS, trainer_environment
 from rewardtrain.errors import CheckpointNotWritten, LearningError
 from rewardtrain.hyperparameters import MOST_PROCESSES
 from rewardtrain.models import LedgerEntry, MetricPoint, TrainingRun
-from rewardtrain.team import ALONE, Team, expected_size, join
+from rewardtrain.team import Team, join, rank
 
 if TYPE_CHECKING:
     from rewardtrain.learning import Outcome
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 PAUSE_SECONDS = 60  # between looks whether a disk that was full has room again
+TOKEN_VARIABLE = "NESTBOX_LEASE_TOKEN"
 SECONDS_TO_WRITE_DOWN = 15  # what the first process of a team has to say why a run failed before all are ended
 
 
@@ -127,16 +129,17 @@ def work_on_run(run_id: int, on_progress: Callable[[int, int, Mapping[str, float
     A run that was killed, or waited for its disk, goes on from its last saved state. It never starts anew where a
     state was saved and is gone: it fails then, with the reason.
     """
-    team = _meet(run_id)
-    run = team.from_first(lambda: queue.claim(TrainingRun, run_id))
+    if rank() > 0:
+        return _work_beside(run_id)
+    run = queue.claim(TrainingRun, run_id, _token_given())
     if run is None:
         return False
-    if not team.is_first:
-        return _work_beside(run, team)
     from rewardtrain import learning  # loads torch
 
     try:
         with queue.Heartbeat([run]):
+            team = join(_device_of(run))
+            team.from_first(lambda: run)
             outcome = _work_of(run)(run, Reporter(run, on_progress), team)
         _finish(run, outcome)
         learning.forget_states(run)
@@ -165,24 +168,29 @@ def _work_of(run: TrainingRun) -> Callable[[TrainingRun, Silent, Team], Outcome]
     }[TrainingRun.Kind(run.kind)]
 
 
-def _meet(run_id: int) -> Team:
-    """The processes that were started for this run; this one alone, as a rule."""
-    if expected_size() == 1:
-        return ALONE
-    chosen = TrainingRun.objects.values_list("hyperparameters", flat=True).get(pk=run_id)
-    return join(chosen.get("device", "cpu"))
+def _device_of(run: TrainingRun) -> str:
+    begun = run.result.get("begun", {}).get("settings", {})
+    return str(begun.get("device", run.hyperparameters.get("device", "cpu")))
 
 
-def _work_beside(run: TrainingRun, team: Team) -> bool:
-    """This process's part of a run that the first process of its team has claimed.
+def _token_given() -> uuid.UUID | None:
+    """The lease's token, where the command that started this process wants to know it again."""
+    given = os.environ.get(TOKEN_VARIABLE)
+    return uuid.UUID(given) if given else None
+
+
+def _work_beside(run_id: int) -> bool:
+    """This process's part of a run that the first process of its team claims.
 
     What goes wrong everywhere the first process writes down. What goes wrong here alone would leave it waiting: so
     this process ends with an error after a while, upon which the launcher ends them all, and the run is tried again.
     """
     try:
+        team = join(_device_of(TrainingRun.objects.get(pk=run_id)))
+        run = team.from_first(lambda: TrainingRun())
         _work_of(run)(run, Silent(), team)
     except Exception:
-        logger.exception("a process of a run failed run=%s rank=%s", run.pk, team.rank)
+        logger.exception("a process of a run failed run=%s rank=%s", run_id, rank())
         time.sleep(SECONDS_TO_WRITE_DOWN)
         raise
     return True
@@ -215,17 +223,18 @@ def is_permanent(err: BaseException) -> bool:
     return isinstance(err, LearningError | FeedbackError | ValueError) or bool(getattr(err, "permanent", False))
 
 
-def run_in_child(run_id: int, while_waiting: Callable[[], object] | None = None) -> int:
+def run_in_child(run_id: int, while_waiting: Callable[[], object] | None = None, token: uuid.UUID | None = None) -> int:
     """Work on a run in a child process, or several: low priority, passive OpenMP waiting, gone when this process goes.
 
     while_waiting  called twice a second until they end
+    token          of the lease they take, to know it again
     """
     processes = processes_of(TrainingRun.objects.get(pk=run_id))
     threads = max(1, ((os.cpu_count() or 2) - 1) // processes)
+    environment = trainer_environment(threads) | ({TOKEN_VARIABLE: str(token)} if token else {})
     child = subprocess.Popen(
-        command_for(run_id, processes), env=trainer_environment(threads), cwd=settings.BASE_DIR,
-        preexec_fn=_become_a_quiet_child,
-    )  # fmt: skip
+        command_for(run_id, processes), env=environment, cwd=settings.BASE_DIR, preexec_fn=_become_a_quiet_child
+    )
     try:
         while True:
             try:

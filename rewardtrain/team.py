@@ -8,9 +8,13 @@ The first process alone writes to the record and the disk. Nothing here loads to
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from rewardtrain.hyperparameters import InvalidSettings
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +46,8 @@ class Team:
         from torch import distributed
 
         parts: list[Any] = [None] * self.size
-        distributed.all_gather_object(parts, own)
+        with _together():
+            distributed.all_gather_object(parts, own)
         whole: list[Any] = [None] * sum(len(part) for part in parts)
         for rank, part in enumerate(parts):
             whole[rank :: self.size] = part
@@ -68,7 +73,8 @@ class Team:
                 parameter.grad = torch.zeros_like(parameter)
         for group in _buckets([parameter.grad for parameter in wanted if parameter.grad is not None]):
             flat = torch.cat([gradient.reshape(-1) for gradient in group])
-            distributed.all_reduce(flat)
+            with _together():
+                distributed.all_reduce(flat)
             for gradient, summed in zip(group, flat.split([one.numel() for one in group]), strict=True):
                 gradient.copy_(summed.view_as(gradient))
 
@@ -79,7 +85,8 @@ class Team:
         from torch import distributed
 
         held = [make() if self.is_first else None]
-        distributed.broadcast_object_list(held)
+        with _together():
+            distributed.broadcast_object_list(held)
         return held[0]  # type: ignore[return-value]
 
     def first_then_others(self, work: Callable[[], T]) -> T:
@@ -92,11 +99,28 @@ class Team:
         from torch import distributed
 
         each: list[Any] = [None] * self.size
-        distributed.all_gather_object(each, own)
+        with _together():
+            distributed.all_gather_object(each, own)
         return each
 
 
+class TeamBroken(RuntimeError):
+    """Another process of the team ended before its part was done. The run can be tried again."""
+
+    message = "Another process that worked on this run was ended."
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as err:
+        raise TeamBroken(f"{TeamBroken.message} {err}") from err
+
+
 ALONE = Team()
+LONGEST_WAIT = timedelta(hours=2)
+"""For another process's part. The first one also writes states and measures while the others wait."""
 BUCKET = 32 * 1024**2
 """Numbers in one exchange: few large exchanges are quicker than many small ones, and this many fit beside a network."""
 
@@ -131,12 +155,18 @@ def join(device: str) -> Team:
     """Meet the processes that were started together with this one; on CUDA each has a device of its own from here on.
 
     device  what the settings say: cpu or cuda
+    Raises  InvalidSettings where there are fewer GPUs than processes
     """
     if expected_size() == 1:
         return ALONE
+    import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu")
+    if device != "cpu" and (there := torch.cuda.device_count()) < expected_size():
+        raise InvalidSettings(
+            [f"Set processes to at most {there}, or device to cpu: each takes a GPU (it was {expected_size()})."]
+        )
+    state = PartialState(cpu=device == "cpu", timeout=LONGEST_WAIT)
     return Team(state.process_index, state.num_processes)
 
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rewardtrain.team import ALONE, Team, _buckets
+from rewardtrain.hyperparameters import InvalidSettings
+from rewardtrain.team import ALONE, Team, _buckets, join
 from tests.rewardtrain.tiny import make_llama, make_tokenizer, save_base
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,3 +84,10 @@ def test_gradients_are_exchanged_in_few_pieces_each_of_one_kind(monkeypatch: pyt
         torch.zeros(size, dtype=kind) for size, kind in [(4, whole), (6, whole), (1, whole), (2, half), (30, half)]
     ]
     assert [[one.numel() for one in group] for group in _buckets(tensors)] == [[4, 6], [1], [2], [30]]
+
+
+def test_more_processes_than_gpus_are_refused_before_anybody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InvalidSettings, match="Set processes to at most 2"):
+        join("cuda")

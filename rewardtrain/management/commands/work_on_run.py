@@ -1,5 +1,6 @@
 """Work on one training run in this process; started by the training worker."""
 
+import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -19,6 +20,7 @@ class Command(BaseCommand):
             runs.go_with_parent()  # the launcher; alone, whoever started this has seen to it
         worked = runs.work_on_run(options["run"])
         if rank() == 0:
-            self.stdout.write(
-                f"run {options['run']}: {'done' if worked else 'not due, or taken over by another process'}"
-            )
+            said = "done" if worked else "not due, stopped, or taken over by another process"
+            self.stdout.write(f"run {options['run']}: {said}")
+            if not worked and expected_size() > 1:
+                sys.exit(1)  # upon which the launcher ends the processes that wait for this one
