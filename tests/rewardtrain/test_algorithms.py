@@ -72,6 +72,32 @@ def test_another_algorithm_leaves_out_what_was_set_for_the_one_before():
     assert round_settings.merged(dpo, {"policy": {"algorithm": "ppo"}})["policy"] == {"algorithm": "ppo"}
 
 
+@pytest.mark.parametrize("algorithm", ["rloo", "dpo", "best-of-n"])
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("device", "cuda:1", "Set device to cpu .it is cuda:1.: .* runs on the CPU alone, in float32 and one process"),
+        ("dtype", "bfloat16", "Set dtype to float32"),
+        ("mixed_precision", "bfloat16", "Set mixed_precision to off"),
+        ("processes", 4, "Set processes to 1 .it is 4."),
+    ],
+)
+def test_what_only_ppo_can_compute_is_refused_by_the_others(algorithm, name, value, words):
+    project = {"policy": {"lora": {"rank": 4}, name: value}}
+    chosen = round_settings.merged(project, {"policy": {"algorithm": algorithm}})
+    with pytest.raises(InvalidSettings, match=words):
+        round_settings.check(chosen)
+    with pytest.raises(InvalidSettings, match=words):
+        algorithms.read_settings({"algorithm": algorithm, name: value})
+    usual = {"policy": {"algorithm": algorithm, name: algorithms.COMPUTING[name]}}  # what the message says to set
+    round_settings.check(round_settings.merged(project, usual))
+    round_settings.check(round_settings.merged(project, {"policy": {"algorithm": "ppo"}}))
+
+
+def test_how_the_others_compute_is_how_ppo_does_unless_told_otherwise():
+    assert all(getattr(PpoSettings(), name) == usual for name, usual in algorithms.COMPUTING.items())
+
+
 def test_a_projects_settings_may_name_an_algorithm_and_are_checked_as_its_own():
     assert round_settings.problems({"policy": {"algorithm": "best-of-n", "samples_per_prompt": 4}}) == []
     (said,) = round_settings.problems({"policy": {"algorithm": "best-of-n", "kl_coef": 0.1}})
