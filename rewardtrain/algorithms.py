@@ -191,7 +191,7 @@ class BestOfNSettings(Settings):
 
     def as_drawn(self) -> PpoSettings:
         """How PPO's code draws, scores and checks with these settings."""
-        return _as_drawn(self)
+        return _as_drawn(self, tokens_per_forward=self.tokens_per_forward)
 
 
 AnySettings = PpoSettings | RlooSettings | DpoSettings | BestOfNSettings

@@ -56,6 +56,7 @@ def test_drawing_is_set_as_for_ppo():
     settings = RlooSettings(updates=3, samples_per_update=12, samples_per_prompt=3, kl_coef=0.7, reward_clip=2.0)
     drawn = settings.as_drawn()
     assert (drawn.updates, drawn.prompts_per_update, drawn.kl_coef, drawn.reward_clip) == (3, 4, 0.7, 2.0)
+    assert BestOfNSettings(tokens_per_forward=77).as_drawn().tokens_per_forward == 77
 
 
 PROJECT = {"policy": {"updates": 45, "kl_coef": 0.2, "lora": {"rank": 4}, "reward_model": 7}, "gate": {"prompts": 9}}
