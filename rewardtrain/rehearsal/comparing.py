@@ -22,15 +22,14 @@ def equal_budget(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
     RLOO and best of n draw as many replies as PPO. DPO draws none: it takes as many replies through the optimiser as
     PPO does in all its passes.
 
-    chosen  settings by algorithm that differ from their defaults; they win over the budget
+    chosen  settings by algorithm that differ from their defaults; they win over the budget, so DPO's `epochs` too
     """
     ppo = PpoSettings.from_dict(chosen.get(PPO, {}))
     dpo = DpoSettings.from_dict(chosen.get(DPO, {}))
     drawn = {"updates": ppo.updates, "samples_per_update": ppo.samples_per_update}
     replies = ppo.updates * ppo.samples_per_update * ppo.passes
-    budgets = {
-        PPO: {}, RLOO: drawn, BEST_OF_N: drawn, DPO: {"steps": max(1, round(replies / (2 * dpo.pairs_per_step)))}
-    }  # fmt: skip
+    steps = {} if "epochs" in chosen.get(DPO, {}) else {"steps": max(1, round(replies / (2 * dpo.pairs_per_step)))}
+    budgets = {PPO: {}, RLOO: drawn, BEST_OF_N: drawn, DPO: steps}
     return {name: {**budgets[name], **chosen.get(name, {}), "algorithm": name} for name in ALGORITHMS}
 
 

@@ -30,6 +30,7 @@ def test_what_is_said_of_an_algorithm_wins_over_the_budget():
     budgets = comparing.equal_budget({"dpo": {"steps": 7, "beta": 0.3}, "rloo": {"kl_coef": 0.1}})
     assert budgets["dpo"] == {"algorithm": "dpo", "steps": 7, "beta": 0.3}
     assert budgets["rloo"]["kl_coef"] == 0.1 and budgets["rloo"]["updates"] == 32
+    assert comparing.equal_budget({"dpo": {"epochs": 3.0}})["dpo"] == {"algorithm": "dpo", "epochs": 3.0}
 
 
 def found(rule: float, gate: str = "passed", won: float | None = 0.6) -> dict:
