@@ -28,6 +28,7 @@ class Drawer:
     settings  an algorithm's `as_drawn()`
     ref_policy  from `reference_policy(policy)`, taken before the first update
     rewards   none where nothing is scored, which leaves the penalties alone
+    advice    what is said of a policy that ran away
     """
 
     policy: Policy
@@ -35,6 +36,7 @@ class Drawer:
     prompts: Sequence[ppo.Prompt]
     rewards: Sequence[ppo.WeightedReward]
     settings: PpoSettings
+    advice: ppo.Advice = ppo.PPO_ADVICE
     encoded: list[EncodedPrompt] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,7 +60,7 @@ class Drawer:
             [self.encoded[place] for place in places], self.settings, step,
         )  # fmt: skip
         ppo.score(rollout, self.rewards, self.settings)
-        ppo.check_rollout(rollout, step, self.settings)
+        ppo.check_rollout(rollout, step, self.settings, self.advice)
         return rollout
 
 
