@@ -27,7 +27,9 @@ PPO, RLOO, DPO, BEST_OF_N = "ppo", "rloo", "dpo", "best-of-n"
 TITLES = {PPO: "PPO", RLOO: "RLOO", DPO: "DPO", BEST_OF_N: "Best of n"}
 ALGORITHMS = tuple(TITLES)
 RESUMABLE = (PPO, BEST_OF_N)
-SHARED = ("reward_model", "sampling", "lora")  # what settings of one algorithm also say about another
+COMPUTING = {"device": "cpu", "dtype": "float32", "mixed_precision": "off", "processes": 1}
+"""How every algorithm but PPO computes, whatever the machine has: there is nothing to choose."""
+SHARED = ("reward_model", "sampling", "lora", *COMPUTING)  # what settings of one algorithm also say about another
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class BestOfNSettings(Settings):
 
     def as_drawn(self) -> PpoSettings:
         """How PPO's code draws, scores and checks with these settings."""
-        return _as_drawn(self)
+        return _as_drawn(self, tokens_per_forward=self.tokens_per_forward)
 
 
 AnySettings = PpoSettings | RlooSettings | DpoSettings | BestOfNSettings
@@ -262,13 +264,33 @@ def title_of(named: str | None) -> str:
 
 
 def read_settings(chosen: Mapping[str, Any]) -> AnySettings:
-    """The settings of the algorithm that `chosen` names, validated. Raises InvalidSettings."""
+    """The settings of the algorithm that `chosen` names, validated.
+
+    Raises  InvalidSettings, also where another algorithm than PPO is to compute in a way that only PPO can
+    """
+    named = algorithm_of(chosen)
     values = {name: value for name, value in chosen.items() if name != "algorithm"}
-    return CLASSES[algorithm_of(chosen)].from_dict(values)
+    if named != PPO:
+        if found := _problems_of_computing(named, values):
+            raise InvalidSettings(found)
+        values = {name: value for name, value in values.items() if name not in COMPUTING}
+    return CLASSES[named].from_dict(values)
+
+
+def _problems_of_computing(named: str, values: Mapping[str, Any]) -> list[str]:
+    return [
+        f"Set {name} to {usual} (it is {values[name]}): "
+        f"{title_of(named)} runs on the CPU alone, in float32 and one process."
+        for name, usual in COMPUTING.items()
+        if values.get(name, usual) != usual
+    ]
 
 
 def changed(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """A policy's settings with what differs; where that is the algorithm, only what is said of any is kept."""
+    """A policy's settings with what differs; where that is the algorithm, only what is said of any is kept.
+
+    Where and how PPO was to compute is kept as well, so that an algorithm which cannot do so refuses it by name.
+    """
     other = over.get("algorithm", base.get("algorithm", PPO)) != base.get("algorithm", PPO)
     kept = {name: value for name, value in base.items() if name in SHARED} if other else base
     return {**kept, **over}

@@ -30,6 +30,8 @@ from rewardtrain.training_state import (
     weights_hash,
 )
 
+ADVICE = ppo.Advice(far=(), alike=("repetition_penalty",))
+
 
 @dataclass(frozen=True)
 class BestOfNStep:
@@ -80,7 +82,7 @@ def train_policy(
     settings.validate()
     if not prompts or not rewards:
         raise NothingToLearn("Best of n needs at least one prompt and one reward.")
-    drawer = Drawer(policy, ref_policy, prompts, rewards, settings.as_drawn())
+    drawer = Drawer(policy, ref_policy, prompts, rewards, settings.as_drawn(), ADVICE)
     parameters = trainable_parameters(policy)
     optimizer = adamw(parameters, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
     policy.eval()  # no dropout: what is kept was drawn without

@@ -62,7 +62,10 @@ def read_settings(pairs: list[str]) -> dict[str, Any]:
 
 def add_algorithm_argument(parser: CommandParser, *more: str, default: str = "PPO") -> None:
     parser.add_argument(
-        "--algorithm", choices=(*ALGORITHMS, *more), help=f"how the policy is improved; default: {default}"
+        "--algorithm",
+        choices=(*ALGORITHMS, *more),
+        help=f"how the policy is improved; default: {default}. All but PPO run on the CPU alone, in float32 and one "
+        "process, and refuse other settings of device, dtype, mixed_precision and processes",
     )
 
 

@@ -16,9 +16,9 @@ from rewardtrain.losses import masked_mean
 from rewardtrain.policy import Policy, ReferencePolicy
 from rewardtrain.sampling import Reply, encode_for_sampling, sample_replies
 from rewardtrain.seeds import stable_seed
+from rewardtrain.shared_prefix import length_buckets
 
 MEASURED_PROMPTS = 256
-ROWS_PER_FORWARD = 64
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Drawer:
     settings  an algorithm's `as_drawn()`
     ref_policy  from `reference_policy(policy)`, taken before the first update
     rewards   none where nothing is scored, which leaves the penalties alone
+    advice    what is said of a policy that ran away
     """
 
     policy: Policy
@@ -35,6 +36,7 @@ class Drawer:
     prompts: Sequence[ppo.Prompt]
     rewards: Sequence[ppo.WeightedReward]
     settings: PpoSettings
+    advice: ppo.Advice = ppo.PPO_ADVICE
     encoded: list[EncodedPrompt] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,7 +60,7 @@ class Drawer:
             [self.encoded[place] for place in places], self.settings, step,
         )  # fmt: skip
         ppo.score(rollout, self.rewards, self.settings)
-        ppo.check_rollout(rollout, step, self.settings)
+        ppo.check_rollout(rollout, step, self.settings, self.advice)
         return rollout
 
 
@@ -78,7 +80,10 @@ def figures(rollout: ppo.Rollout) -> dict[str, float]:
 
 
 def kl_to_start(drawer: Drawer, most: int = MEASURED_PROMPTS) -> float:
-    """Mean KL in nats of a reply to the start, over one new reply each to training prompts, spread evenly."""
+    """Mean KL in nats of a reply to the start, over one new reply each to training prompts, spread evenly.
+
+    As many replies are taken through the start at once as fit the drawer's `tokens_per_forward`.
+    """
     every = max(1, len(drawer.prompts) // most)
     some = drawer.encoded[::every][:most]
     settings = drawer.settings
@@ -87,8 +92,8 @@ def kl_to_start(drawer: Drawer, most: int = MEASURED_PROMPTS) -> float:
         seeds=[stable_seed(settings.seed, "distance", place) for place in range(len(some))],
     )  # fmt: skip
     ended = [(prompt.ids, reply) for prompt, reply in zip(some, replies, strict=True)]
-    parts = [ended[start : start + ROWS_PER_FORWARD] for start in range(0, len(ended), ROWS_PER_FORWARD)]
-    return sum(_summed_kl(drawer, part) for part in parts) / len(some)
+    buckets = length_buckets([len(ids) + len(reply.token_ids) for ids, reply in ended], settings.tokens_per_forward)
+    return sum(_summed_kl(drawer, [ended[place] for place in places]) for places in buckets) / len(some)
 
 
 def _summed_kl(drawer: Drawer, rows: Sequence[tuple[list[int], Reply]]) -> float:

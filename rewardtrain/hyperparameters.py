@@ -122,6 +122,15 @@ def _one_of(settings: object, name: str, allowed: tuple[str, ...]) -> list[str]:
     return [] if value in allowed else [f"Set {name} to one of {', '.join(allowed)} (it is {value!r})."]
 
 
+def _problems_of_dtype(settings: Any, whose: str) -> list[str]:
+    found = _one_of(settings, "dtype", DTYPES)
+    if settings.dtype in DTYPES[1:] and not settings.lora.is_on:
+        found.append(
+            f"Set dtype to float32, or lora.rank above 0: {whose} small steps are lost in {settings.dtype} weights."
+        )
+    return found
+
+
 def _problems_of_computing(settings: Any) -> list[str]:
     found = _one_of(settings, "mixed_precision", MIXED_PRECISIONS)
     if not re.fullmatch(DEVICE, settings.device):
@@ -202,7 +211,7 @@ class RewardModelSettings(Settings):
     The defaults suit a small base of a few million parameters: two epochs, because more memorise the annotators'
     errors. For a large decoder set learning_rate to 1e-5 … 5e-5, for a small pretrained encoder to 5e-5 … 1e-4.
 
-    dtype            what the weights are kept in
+    dtype            what frozen weights are kept in under LoRA; what is trained is float32 always
     checkpoint_seconds  how much work a kill may cost: the state is saved when so long has passed; 0 saves each step
     mixed_precision  bfloat16 multiplies matrices in that while weights stay in dtype: faster on a GPU and on processors
                      with avx512_bf16, several times slower on others
@@ -255,7 +264,7 @@ class RewardModelSettings(Settings):
         found += _one_of(self, "ties", TIES) + _one_of(self, "margin", MARGINS) + _one_of(self, "all_bad", ALL_BAD)
         found += _one_of(self, "pooling", POOLINGS) + _one_of(self, "likelihood", LIKELIHOODS)
         found += _one_of(self, "schedule", SCHEDULES)
-        found += _one_of(self, "dtype", DTYPES) + _problems_of_computing(self)
+        found += _problems_of_dtype(self, "a reward model's") + _problems_of_computing(self)
         if self.max_reply_tokens >= self.max_tokens:
             found.append(
                 f"Set max_reply_tokens ({self.max_reply_tokens}) below max_tokens ({self.max_tokens}): "
@@ -271,8 +280,7 @@ class PpoSettings(Settings):
     The defaults suit a policy of a few million parameters on a CPU: few updates of many samples. With a quarter of the
     samples the starter breaks as few rules, but its English suffers from the noise (2 points fewer fluent replies).
 
-    dtype            what frozen weights are kept in under LoRA; what is trained is float32 always
-    mixed_precision, gradient_checkpointing, processes  as of the reward model; drawing and updating use the same
+    dtype, mixed_precision, gradient_checkpointing, processes  as of the reward model; drawing and updating use the same
                      precision
     """
 
@@ -333,11 +341,7 @@ class PpoSettings(Settings):
         )  # fmt: skip
         found += _shares(self, "gamma", "gae_lambda", "final_learning_rate_share", "collapse_distinct_rate")
         found += _one_of(self, "schedule", SCHEDULES) + _one_of(self, "kl_controller", ("fixed", "adaptive"))
-        found += _one_of(self, "dtype", DTYPES) + _problems_of_computing(self)
-        if self.dtype in DTYPES[1:] and not self.lora.is_on:
-            found.append(
-                f"Set dtype to float32, or lora.rank above 0: PPO's small steps are lost in {self.dtype} weights."
-            )
+        found += _problems_of_dtype(self, "PPO's") + _problems_of_computing(self)
         found += self._problems_of_division() + self.sampling.problems() + self.lora.problems()
         if not self.sampling.is_plain:
             found.append(

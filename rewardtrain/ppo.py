@@ -81,6 +81,25 @@ class LedgerEntry:
 
 
 @dataclass(frozen=True)
+class Advice:
+    """What to set in an algorithm whose policy ran away.
+
+    unit   what one of its steps is called
+    far    settings to raise where the KL to the reference explodes
+    alike  settings to raise where everybody gets the same reply
+    """
+
+    unit: str = "update"
+    far: tuple[str, ...] = ("kl_coef",)
+    alike: tuple[str, ...] = ("kl_coef", "repetition_penalty")
+
+    @staticmethod
+    def to(raised: Sequence[str]) -> str:
+        """The sentence that says so."""
+        return f"Raise {' or '.join(raised)}, or lower learning_rate." if raised else "Lower learning_rate."
+
+
+@dataclass(frozen=True)
 class PpoStep:
     """What one update did. Means are over its samples, or over their tokens where a token has its own number."""
 
@@ -477,30 +496,33 @@ def estimate_advantages(rollout: Rollout, settings: PpoSettings) -> None:
     rollout.advantages = masked_whiten(raw, rollout.response_mask)
 
 
-def check_rollout(rollout: Rollout, step: int, settings: PpoSettings) -> None:
-    """Raise TrainingDiverged if a number is none or the policy ran away from its reference."""
+PPO_ADVICE = Advice()
+
+
+def check_rollout(rollout: Rollout, step: int, settings: PpoSettings, advice: Advice = PPO_ADVICE) -> None:
+    """Raise TrainingDiverged if a number is none or the policy ran away from its reference. `step` is from 0."""
     numbers = (rollout.logprobs, rollout.ref_logprobs, rollout.values, rollout.rewards, rollout.advantages)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in numbers):
         raise TrainingDiverged(
-            f"At update {step + 1} a log-probability, value or reward was no number. Lower learning_rate."
+            f"At {advice.unit} {step + 1} a log-probability, value or reward was no number. Lower learning_rate."
         )
     kl_nats = float(rollout.kl.mean())
     if kl_nats > settings.divergence_kl_nats:
         raise TrainingDiverged(
-            f"At update {step + 1} the KL to the reference was {kl_nats:.1f} nats a reply, above "
-            f"{settings.divergence_kl_nats:g}. Raise kl_coef or lower learning_rate."
+            f"At {advice.unit} {step + 1} the KL to the reference was {kl_nats:.1f} nats a reply, above "
+            f"{settings.divergence_kl_nats:g}. {advice.to(advice.far)}"
         )
-    _check_for_collapse(rollout, step, settings)
+    _check_for_collapse(rollout, step, settings, advice)
 
 
-def _check_for_collapse(rollout: Rollout, step: int, settings: PpoSettings) -> None:
+def _check_for_collapse(rollout: Rollout, step: int, settings: PpoSettings, advice: Advice) -> None:
     """Many prompts, hardly any reply that only one of them got: the policy gives everybody the same."""
     asked = len({tuple(ids) for ids in rollout.prompt_ids})
     distinct = len({reply.text for reply in rollout.replies})
     if distinct < settings.collapse_distinct_rate * asked:
         raise TrainingDiverged(
-            f"At update {step + 1} {asked} prompts got only {distinct} different replies: the policy has collapsed. "
-            "Raise kl_coef or repetition_penalty, or lower learning_rate."
+            f"At {advice.unit} {step + 1} {asked} prompts got only {distinct} different replies: the policy has "
+            f"collapsed. {advice.to(advice.alike)}"
         )
 
 

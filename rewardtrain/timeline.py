@@ -16,7 +16,7 @@ from django.utils.text import capfirst
 
 from feedback.models import Project, QueuedWork, Snapshot
 from feedback.templatetags.shares import percent
-from rewardtrain.algorithms import title_of
+from rewardtrain.algorithms import PPO, title_of, why_not_resumable
 from rewardtrain.models import Promotion, Round, TrainingRun
 
 SHOWN = 12
@@ -67,6 +67,11 @@ class RoundRow:
     def algorithm(self) -> str:
         """What improves the policy in this round; read beside the round's settings, which are long."""
         return title_of(getattr(self.turn, "algorithm_named", None))
+
+    @property
+    def begins_anew(self) -> bool:
+        """True where what improves the policy saves no state to go on from."""
+        return bool(why_not_resumable({"algorithm": getattr(self.turn, "algorithm_named", None) or PPO}))
 
     @property
     def gate_lines(self) -> list[dict[str, Any]]:

@@ -162,6 +162,8 @@ def _rloo_figures(rollout: ppo.Rollout, logs: Mapping[str, float], settings: Rlo
 
 # DPO
 
+DPO_ADVICE = ppo.Advice(unit="step", far=("beta",), alike=("beta",))
+
 
 class _Dpo(_Quiet, DPOTrainer):
     """TRL's trainer on rows that are token ids already."""
@@ -240,11 +242,11 @@ def train_by_dpo(
     if not pairs or not prompts:
         raise NothingToLearn("DPO needs rankings that prefer one reply of a turn to another, and a training prompt.")
     steps = settings.steps or max(1, math.ceil(settings.epochs * len(pairs) / settings.pairs_per_step))
-    drawer = Drawer(policy, ref_policy, prompts, rewards, settings.as_drawn())
+    drawer = Drawer(policy, ref_policy, prompts, rewards, settings.as_drawn(), DPO_ADVICE)
     probed = {max(1, round(steps * number / settings.probes)) for number in range(1, settings.probes + 1)}
 
     def told(step: int, logs: Mapping[str, float]) -> None:
-        seen = figures(drawer.draw(step)) if step in probed else {}
+        seen = figures(drawer.draw(step - 1)) if step in probed else {}
         on_step(step, steps, {**_dpo_figures(logs), **seen})
 
     on_begin(steps)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rewardtrain import round_settings
 from rewardtrain.algorithms import ALGORITHMS, BEST_OF_N, DPO, PPO, RLOO, DpoSettings, title_of
-from rewardtrain.hyperparameters import PpoSettings
+from rewardtrain.hyperparameters import InvalidSettings, PpoSettings
 
 HEADS = (
     "algorithm", "breaks a rule", "preferred", "ties", "fluent", "distinct", "tokens", "KL", "gate", "sampled",
@@ -21,16 +22,43 @@ def equal_budget(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
     RLOO and best of n draw as many replies as PPO. DPO draws none: it takes as many replies through the optimiser as
     PPO does in all its passes.
 
-    chosen  settings by algorithm that differ from their defaults; they win over the budget
+    chosen  settings by algorithm that differ from their defaults; they win over the budget, so DPO's `epochs` too
     """
     ppo = PpoSettings.from_dict(chosen.get(PPO, {}))
     dpo = DpoSettings.from_dict(chosen.get(DPO, {}))
     drawn = {"updates": ppo.updates, "samples_per_update": ppo.samples_per_update}
     replies = ppo.updates * ppo.samples_per_update * ppo.passes
-    budgets = {
-        PPO: {}, RLOO: drawn, BEST_OF_N: drawn, DPO: {"steps": max(1, round(replies / (2 * dpo.pairs_per_step)))}
-    }  # fmt: skip
+    steps = {} if "epochs" in chosen.get(DPO, {}) else {"steps": max(1, round(replies / (2 * dpo.pairs_per_step)))}
+    budgets = {PPO: {}, RLOO: drawn, BEST_OF_N: drawn, DPO: steps}
     return {name: {**budgets[name], **chosen.get(name, {}), "algorithm": name} for name in ALGORITHMS}
+
+
+def policies_of(
+    shared: Mapping[str, Any], budgets: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """What the round of each algorithm is started or repeated with.
+
+    shared  settings of the policy that were asked for whatever the algorithm
+    """
+    return {name: {"policy": {**shared, **budget}} for name, budget in budgets.items()}
+
+
+def check(chosen: Mapping[str, Any], policies: Mapping[str, Mapping[str, Any]]) -> None:
+    """Let settings pass that every algorithm's round can work with: the others than PPO's repeat that one.
+
+    chosen    what all rounds have alike
+    policies  as `policies_of` gives them
+    Raises    InvalidSettings with every problem, its algorithm in front
+    """
+    first = {**chosen, **policies[PPO]}
+    found = []
+    for name, over in policies.items():
+        try:
+            round_settings.check(round_settings.merged(first, over))
+        except InvalidSettings as err:
+            found += [f"{title_of(name)}: {problem}" for problem in err.problems]
+    if found:
+        raise InvalidSettings(found)
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -56,6 +56,7 @@ def test_drawing_is_set_as_for_ppo():
     settings = RlooSettings(updates=3, samples_per_update=12, samples_per_prompt=3, kl_coef=0.7, reward_clip=2.0)
     drawn = settings.as_drawn()
     assert (drawn.updates, drawn.prompts_per_update, drawn.kl_coef, drawn.reward_clip) == (3, 4, 0.7, 2.0)
+    assert BestOfNSettings(tokens_per_forward=77).as_drawn().tokens_per_forward == 77
 
 
 PROJECT = {"policy": {"updates": 45, "kl_coef": 0.2, "lora": {"rank": 4}, "reward_model": 7}, "gate": {"prompts": 9}}
@@ -70,6 +71,32 @@ def test_another_algorithm_leaves_out_what_was_set_for_the_one_before():
     dpo = {"policy": {"algorithm": "dpo", "beta": 0.2}}
     assert round_settings.merged(dpo, {"policy": {"epochs": 1.0}})["policy"] == {**dpo["policy"], "epochs": 1.0}
     assert round_settings.merged(dpo, {"policy": {"algorithm": "ppo"}})["policy"] == {"algorithm": "ppo"}
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "dpo", "best-of-n"])
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("device", "cuda:1", "Set device to cpu .it is cuda:1.: .* runs on the CPU alone, in float32 and one process"),
+        ("dtype", "bfloat16", "Set dtype to float32"),
+        ("mixed_precision", "bfloat16", "Set mixed_precision to off"),
+        ("processes", 4, "Set processes to 1 .it is 4."),
+    ],
+)
+def test_what_only_ppo_can_compute_is_refused_by_the_others(algorithm, name, value, words):
+    project = {"policy": {"lora": {"rank": 4}, name: value}}
+    chosen = round_settings.merged(project, {"policy": {"algorithm": algorithm}})
+    with pytest.raises(InvalidSettings, match=words):
+        round_settings.check(chosen)
+    with pytest.raises(InvalidSettings, match=words):
+        algorithms.read_settings({"algorithm": algorithm, name: value})
+    usual = {"policy": {"algorithm": algorithm, name: algorithms.COMPUTING[name]}}  # what the message says to set
+    round_settings.check(round_settings.merged(project, usual))
+    round_settings.check(round_settings.merged(project, {"policy": {"algorithm": "ppo"}}))
+
+
+def test_how_the_others_compute_is_how_ppo_does_unless_told_otherwise():
+    assert all(getattr(PpoSettings(), name) == usual for name, usual in algorithms.COMPUTING.items())
 
 
 def test_a_projects_settings_may_name_an_algorithm_and_are_checked_as_its_own():

@@ -117,6 +117,26 @@ def test_a_killed_training_ends_with_the_same_weights(lora, tmp_path):
     assert weights_hash(policy) == weights_hash(whole) != weights_hash(fresh())
 
 
+def test_a_policy_that_ran_away_is_told_of_with_what_can_be_set(monkeypatch):
+    monkeypatch.setattr(ppo.Rollout, "kl", torch.full((1,), 99.0))
+    with pytest.raises(TrainingDiverged, match="At update 1 the KL to the reference was 99.0 .* above 50. Lower learn"):
+        train()
+    assert {*best_of_n.ADVICE.far, *best_of_n.ADVICE.alike} <= vars(SETTINGS).keys()
+
+
+def test_one_reply_for_everybody_is_told_of_with_what_can_be_set(monkeypatch):
+    settings = BestOfNSettings(**{**vars(SETTINGS), "collapse_distinct_rate": 1.0})
+    drawer = Drawer(make_policy(), None, PROMPTS, [], settings.as_drawn(), best_of_n.ADVICE)
+    rollout = SimpleNamespace(
+        prompt_ids=[[3], [4]], replies=[SimpleNamespace(text="Yes.")] * 2, kl=torch.zeros(1),
+        **{name: torch.zeros(1) for name in ("logprobs", "ref_logprobs", "values", "rewards", "advantages")},
+    )  # fmt: skip
+    monkeypatch.setattr(ppo, "sample_rollout", lambda *given: rollout)
+    monkeypatch.setattr(ppo, "score", lambda *given: None)
+    with pytest.raises(TrainingDiverged, match="collapsed. Raise repetition_penalty, or lower learning_rate."):
+        drawer.draw(0)
+
+
 def test_nothing_comes_of_numbers_that_are_none(monkeypatch):
     with pytest.raises(TrainingDiverged, match="no number"):
         train(rewards=[WeightedReward("none", 1.0, lambda asked, given: [[math.nan] * len(own) for own in given])])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
 
+from feedback.models import Project
 from rewardtrain import algorithms
+from rewardtrain.management.commands import rehearse
 from rewardtrain.rehearsal import comparing
+from rewardtrain.rehearsal.people import RehearsalFailed
 
 
 def test_every_algorithm_gets_the_budget_of_ppo():
@@ -25,6 +30,7 @@ def test_what_is_said_of_an_algorithm_wins_over_the_budget():
     budgets = comparing.equal_budget({"dpo": {"steps": 7, "beta": 0.3}, "rloo": {"kl_coef": 0.1}})
     assert budgets["dpo"] == {"algorithm": "dpo", "steps": 7, "beta": 0.3}
     assert budgets["rloo"]["kl_coef"] == 0.1 and budgets["rloo"]["updates"] == 32
+    assert comparing.equal_budget({"dpo": {"epochs": 3.0}})["dpo"] == {"algorithm": "dpo", "epochs": 3.0}
 
 
 def found(rule: float, gate: str = "passed", won: float | None = 0.6) -> dict:
@@ -64,3 +70,37 @@ def test_the_table_has_each_seed_and_the_means():
 def test_what_cannot_be_compared_is_refused_before_anything_is_made(given, words):
     with pytest.raises(CommandError, match=words):
         call_command("rehearse", *given, stdout=StringIO())
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("dpo.beta=0", "Set beta above 0"),
+        ("rloo.minibatch_size=100", "RLOO: In policy: Make samples_per_update"),
+        ("ppo.samples_per_update=100", "RLOO: .* multiple of minibatch_size"),  # the budget that RLOO gets
+        ("policy.entropy_coef=0.1", "Best of n: In policy: There is no setting entropy_coef"),
+        ("ppo.device=cuda", "DPO: In policy: Set device to cpu"),
+        ("gate.prompts=1", "PPO: In gate"),
+    ],
+)
+def test_every_algorithms_settings_are_checked_before_anything_is_made(given, words, monkeypatch):
+    monkeypatch.setattr(rehearse, "Site", lambda: pytest.fail("the rehearsal began"))
+    with pytest.raises(CommandError, match=words):
+        call_command("rehearse", "--algorithm", "all", "--set", given, stdout=StringIO())
+    assert not Project.objects.exists()
+
+
+@pytest.mark.django_db
+def test_what_ends_a_later_seed_costs_nothing_of_those_before(monkeypatch, tmp_path):
+    def compare_on(self, site, options, chosen, policies):
+        if options["seed"] == 6:
+            raise RehearsalFailed("Round 2 did not end.")
+        return {"seed": options["seed"]}
+
+    monkeypatch.setattr(rehearse, "Site", contextlib.nullcontext)
+    monkeypatch.setattr(rehearse.Command, "_compare_on", compare_on)
+    path = tmp_path / "found.json"
+    with pytest.raises(CommandError, match="Round 2 did not end"):
+        call_command("rehearse", "--algorithm", "all", "--seed", "5", "--seeds", "2", "--json", path, stdout=StringIO())
+    assert json.loads(path.read_text())["seeds"] == [{"seed": 5}]

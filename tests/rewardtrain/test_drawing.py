@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import operator
+
 import pytest
 import torch
 
-from rewardtrain import drawing
 from rewardtrain.drawing import Drawer, kl_to_start
 from rewardtrain.hyperparameters import PpoSettings, SamplingSettings
 from rewardtrain.policy import Policy, reference_policy
@@ -19,9 +21,17 @@ SETTINGS = PpoSettings(seed=4, sampling=SamplingSettings(max_new_tokens=7, tempe
 
 @torch.no_grad()
 def test_the_distance_is_the_mean_over_replies_of_the_summed_difference(monkeypatch):
-    monkeypatch.setattr(drawing, "ROWS_PER_FORWARD", 4)
+    most = 60
     start, policy = (Policy(make_llama(seed=seed), make_tokenizer()).eval() for seed in (1, 2))
-    drawer = Drawer(policy, reference_policy(start), PROMPTS, [], SETTINGS)
+    settings = dataclasses.replace(SETTINGS, tokens_per_forward=most)
+    drawer = Drawer(policy, reference_policy(start), PROMPTS, [], settings)
+    asked, ask = [], drawer.ref_policy.logprobs
+
+    def logprobs(prompt_ids, reply_ids, *rest, **named):
+        asked.append(len(prompt_ids) * max(map(len, map(operator.add, prompt_ids, reply_ids))))
+        return ask(prompt_ids, reply_ids, *rest, **named)
+
+    monkeypatch.setattr(drawer.ref_policy, "logprobs", logprobs)
     seeds = [stable_seed(4, "distance", place) for place in range(len(PROMPTS))]
     drawn = sample_replies(policy, policy.tokenizer, PROMPTS, settings=SETTINGS.sampling, seeds=seeds)
     nats = []
@@ -33,6 +43,7 @@ def test_the_distance_is_the_mean_over_replies_of_the_summed_difference(monkeypa
         )
         nats.append(float(own - other))
     assert kl_to_start(drawer) == pytest.approx(sum(nats) / len(nats), abs=1e-4)
+    assert 1 < len(asked) < len(PROMPTS) and max(asked) <= most
 
 
 def test_a_policy_that_learned_nothing_is_where_it_started():

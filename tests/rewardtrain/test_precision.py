@@ -223,6 +223,8 @@ def test_a_frozen_base_in_bfloat16_carries_adapters_in_float32(tmp_path):
     ("kind", "changes", "problem"),
     [
         (PpoSettings, {"dtype": "bfloat16"}, "lora.rank above 0: PPO's small steps are lost in bfloat16 weights"),
+        (RewardModelSettings, {"dtype": "bfloat16"}, "or lora.rank above 0: a reward model's small steps are lost"),
+        (RewardModelSettings, {"dtype": "float16"}, "Set dtype to float32, or lora.rank above 0"),
         (PpoSettings, {"dtype": "int8"}, "Set dtype to one of"),
         (PpoSettings, {"mixed_precision": "float16"}, "Set mixed_precision to one of"),
         (PpoSettings, {"device": "gpu"}, "Set device to cpu, cuda or cuda:NUMBER"),

@@ -536,6 +536,21 @@ def test_a_running_round_is_stopped_with_a_reason(manager, project):
     assert timeline.rows_of(project)[0].chip == ("harm", "Stopped")
 
 
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({}, "from where it was saved last. What serves"),
+        ({"algorithm": "best-of-n"}, "from where it was saved last. What serves"),
+        ({"algorithm": "rloo"}, "from where it was saved last; RLOO saves nothing on the way and would begin anew."),
+        ({"algorithm": "dpo"}, "from where it was saved last; DPO saves nothing on the way and would begin anew."),
+    ],
+)
+def test_whoever_stops_a_round_is_told_what_is_lost(manager, project, policy, said):
+    turn = running(project)
+    Round.objects.filter(pk=turn.pk).update(hyperparameters={"policy": policy})
+    assert said in manager.get(address(project)).content.decode()
+
+
 def test_what_has_ended_can_not_be_stopped(manager, project):
     waiting(project)
     assert manager.post(address(project, "stop", 1), {"reason": "Late."}).status_code == 409

@@ -230,6 +230,7 @@ def test_a_run_that_has_not_begun_says_so(manager, project):
     body = manager.get(address(run)).content.decode()
     assert "No step is done yet." in body
     assert "Step by step" not in body
+    assert "It waits for a worker." in body and "It runs." not in body
 
 
 def test_it_asks_no_more_of_the_database_when_there_are_more_steps(manager, project):

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import pytest
 import torch
 
-from rewardtrain import trl_training
+from rewardtrain import ppo, trl_training
 from rewardtrain.algorithms import DpoSettings, RlooSettings
 from rewardtrain.chat import encode_prompt, encode_reply
 from rewardtrain.drawing import Drawer, kl_to_start
 from rewardtrain.errors import NothingToLearn, TrainingDiverged
-from rewardtrain.hyperparameters import LoraSettings, SamplingSettings
+from rewardtrain.hyperparameters import LoraSettings, PpoSettings, SamplingSettings
 from rewardtrain.lora import add_lora
 from rewardtrain.policy import Policy, reference_policy
 from rewardtrain.ppo import WeightedReward
 from rewardtrain.reward_training import RankedComparison
 from rewardtrain.training_state import weights_hash
-from rewardtrain.trl_training import preference_pairs, train_by_dpo, train_by_rloo
+from rewardtrain.trl_training import DPO_ADVICE, preference_pairs, train_by_dpo, train_by_rloo
 from tests.rewardtrain.tiny import bot, make_gpt2, make_llama, make_tokenizer, user
 from tests.rewardtrain.trainings import PROMPTS, count_e
 
@@ -270,6 +271,30 @@ def test_a_loss_that_is_no_number_stops_the_training(train, monkeypatch):
     monkeypatch.setattr(trainer, "compute_loss", lambda *given, **named: compute(*given, **named) * math.nan)
     with pytest.raises(TrainingDiverged, match="Lower learning_rate"):
         rloo(make_policy()) if train == "rloo" else dpo(make_policy(), prefers("a"))
+
+
+@pytest.mark.parametrize(
+    ("train", "wanted"),
+    [
+        (lambda: rloo(make_policy()), "At update 1 the KL .* Raise kl_coef, or lower learning_rate."),
+        (
+            lambda: dpo(make_policy(), prefers("a"), DpoSettings(**{**vars(DPO), "steps": 4})),  # looked at after 2
+            "At step 2 the KL .* Raise beta, or lower learning_rate.",
+        ),
+    ],
+    ids=["rloo", "dpo"],
+)
+def test_a_policy_that_ran_away_is_told_of_with_what_its_algorithm_can_set(train, wanted, monkeypatch):
+    monkeypatch.setattr(ppo.Rollout, "kl", torch.full((1,), 99.0))
+    with pytest.raises(TrainingDiverged, match=wanted):
+        train()
+
+
+@pytest.mark.parametrize(
+    ("advice", "settings"), [(ppo.PPO_ADVICE, PpoSettings), (ppo.PPO_ADVICE, RlooSettings), (DPO_ADVICE, DpoSettings)]
+)
+def test_advice_names_what_can_be_set(advice, settings):
+    assert {*advice.far, *advice.alike} <= {one.name for one in dataclasses.fields(settings)}
 
 
 class Lost(RuntimeError):

@@ -119,26 +119,30 @@ class Command(BaseCommand):
         return turn
 
     def _compare(self, options: dict[str, Any], chosen: dict[str, Any]) -> None:
-        """Every algorithm on each seed's rankings and reward models; what came out as a table."""
+        """Every algorithm on each seed's rankings and reward models; what came out as a table.
+
+        The JSON is written after each seed, so that what ends a later one costs nothing of those before.
+        """
         given = {name: chosen.pop(name) for name in ALGORITHMS if name in chosen}
-        results = []
+        results: list[dict[str, Any]] = []
         try:
             budgets = comparing.equal_budget(given)
+            policies = comparing.policies_of(chosen.get("policy", {}), budgets)
+            comparing.check(chosen, policies)
             with Site() as site:
                 for seed in range(options["seed"], options["seed"] + options["seeds"]):
-                    results.append(self._compare_on(site, {**options, "seed": seed}, chosen, budgets))
+                    results.append(self._compare_on(site, {**options, "seed": seed}, chosen, policies))
+                    command_line.write_json(options["json"], {"budgets": budgets, "seeds": results})
         except (RehearsalFailed, *command_line.REFUSALS) as err:
             raise CommandError(getattr(err, "message", str(err))) from err
-        command_line.write_json(options["json"], {"budgets": budgets, "seeds": results})
         self.stdout.write("\n" + "\n".join(comparing.table(results)))
 
     def _compare_on(
-        self, site: Site, options: dict[str, Any], chosen: dict[str, Any], budgets: dict[str, dict[str, Any]]
+        self, site: Site, options: dict[str, Any], chosen: dict[str, Any], policies: dict[str, dict[str, Any]]
     ) -> dict[str, Any]:
         """One seed: its people rank once, and each algorithm's round starts from the same reward models."""
-        seed, shared = options["seed"], chosen.get("policy", {})
-        settings = {**chosen, "policy": {**shared, **budgets[PPO]}}
-        project, people = _stage(options["annotators"], settings, promote_at_once=False)
+        seed = options["seed"]
+        project, people = _stage(options["annotators"], {**chosen, **policies[PPO]}, promote_at_once=False)
         self.stdout.write(f"Seed {seed}: rehearsing in {project.name} with {len(people)} simulated annotators.")
         start = project.policy
         assert start is not None
@@ -149,7 +153,7 @@ class Command(BaseCommand):
         turns = {PPO: first}
         for name in ALGORITHMS:
             if name != PPO:
-                again = repeats.repeat_round(turn=first, hyperparameters={"policy": {**shared, **budgets[name]}})
+                again = repeats.repeat_round(turn=first, hyperparameters=policies[name])
                 turns[name] = self._follow(again)
         found = {name: _figures(start, turn, project, seed) for name, turn in turns.items()}
         reward_model = TrainingRun.objects.get(round=first, kind=TrainingRun.Kind.REWARD_MODEL).produced
