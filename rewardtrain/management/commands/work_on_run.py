@@ -1,5 +1,6 @@
 """Work on one training run in this process; started by the training worker."""
 
+import os
 import sys
 from typing import Any
 
@@ -18,6 +19,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if expected_size() > 1:
             runs.go_with_parent()  # the launcher; alone, whoever started this has seen to it
+            if os.getppid() == 1:  # it is gone already, so nobody would end this process
+                sys.exit(1)
         worked = runs.work_on_run(options["run"])
         if rank() == 0:
             said = "done" if worked else "not due, stopped, or taken over by another process"
