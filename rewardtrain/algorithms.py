@@ -37,6 +37,7 @@ class RlooSettings(Settings):
     """REINFORCE with a leave-one-out baseline, by TRL (arXiv:2402.14740). Names mean what they mean for PPO.
 
     samples_per_prompt   each reply's baseline is the mean reward of the others to its prompt, so at least 2
+    clip_range           TRL's: the ratio of chances that is clipped is the whole reply's; PPO's is each token's
     samples_per_forward  how many replies TRL takes through the network at once; only memory depends on it
     """
 

@@ -11,6 +11,7 @@ from rewardtrain.models import LedgerEntry, MetricPoint, TrainingRun
 from rewardtrain.round_settings import gate_of
 from rewardtrain.run_figures import (
     CLIPPED,
+    CLIPPED_REPLIES,
     GRADIENT,
     KL,
     LENGTH,
@@ -26,7 +27,7 @@ from rewardtrain.run_figures import (
 BEST_PAID_STEPS = 10
 BEST_PAID = 4
 FAR_BELOW = 0.35  # a line that stays below so much of its bound is drawn without it, or it would be flat
-AT_A_GLANCE_WITHOUT = (CLIPPED, VALUE_LOSS, RATE, GRADIENT)  # for these one opens the run itself
+AT_A_GLANCE_WITHOUT = (CLIPPED, CLIPPED_REPLIES, VALUE_LOSS, RATE, GRADIENT)  # for these one opens the run itself
 MOST_ROWS = 100
 
 
@@ -159,11 +160,12 @@ def table_of(run: TrainingRun, most: int = MOST_ROWS) -> StepTable:
 
 def smaller_figures(run: TrainingRun) -> list[tuple[str, str]]:
     """What is worth a line below the charts of a policy: (name, newest value)."""
-    names = {"ppo/clip_fraction": "clip fraction", "ppo/value_loss": "value loss", "ppo/kl_coef": "KL weight",
-             "dpo/loss": "loss", "dpo/accuracy": "pairs in order", "best-of-n/loss": "loss"}  # fmt: skip
+    names = {"ppo/clip_fraction": "clip fraction", "rloo/clip_fraction": "replies clipped",
+             "ppo/value_loss": "value loss", "ppo/kl_coef": "KL weight", "dpo/loss": "loss",
+             "dpo/accuracy": "pairs in order", "best-of-n/loss": "loss"}  # fmt: skip
     newest = MetricPoint.objects.filter(run=run, name__in=names, step=run.steps_done).values_list("name", "value")
     values = dict(newest)
-    words = {"ppo/clip_fraction": percent, "dpo/accuracy": percent}
+    words = {"ppo/clip_fraction": percent, "rloo/clip_fraction": percent, "dpo/accuracy": percent}
     return [(names[name], words.get(name, "{:.3g}".format)(values[name])) for name in names if name in values]
 
 

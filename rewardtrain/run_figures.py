@@ -67,6 +67,8 @@ BREAKS = Figure(
 LENGTH = Figure("ppo/length", "Reply length", "Tokens", "{:.1f}".format, "tokens")
 ENTROPY = Figure("ppo/entropy", "Entropy", "Entropy", "{:.2f}".format, "nats a token")
 CLIPPED = Figure("ppo/clip_fraction", "Clip fraction", "Clipped", _finely, "of tokens", 0.0)
+CLIPPED_REPLIES = Figure("rloo/clip_fraction", "Clip fraction", "Clipped", _finely, "of replies", 0.0)
+"""RLOO's, whose ratio of chances is a whole reply's."""
 VALUE_LOSS = Figure("ppo/value_loss", "Value loss", "Value loss", _number, lowest=0.0)
 OTHER_ALGORITHMS = (
     Figure("dpo/loss", "Loss", "Loss", "{:.3f}".format),
@@ -88,7 +90,8 @@ def figures_of(run: TrainingRun) -> list[Figure]:
 def figures_of_kind(kind: str, terms: Sequence[str]) -> list[Figure]:
     """The same for any run of a kind whose reward has these terms."""
     if kind == TrainingRun.Kind.POLICY:
-        return [REWARD, *map(term_figure, terms), KL, BREAKS, LENGTH, ENTROPY, CLIPPED, VALUE_LOSS, *OTHER_ALGORITHMS]
+        clipped = [CLIPPED, CLIPPED_REPLIES]
+        return [REWARD, *map(term_figure, terms), KL, BREAKS, LENGTH, ENTROPY, *clipped, VALUE_LOSS, *OTHER_ALGORITHMS]
     return [] if kind == TrainingRun.Kind.GATE else [LOSS, IN_ORDER, RATE, GRADIENT]
 
 

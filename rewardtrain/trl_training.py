@@ -154,7 +154,7 @@ def _rloo_figures(rollout: ppo.Rollout, logs: Mapping[str, float], settings: Rlo
         **figures(rollout),
         "ppo/kl_coef": settings.kl_coef,
         "ppo/policy_loss": logs["loss"],
-        "ppo/clip_fraction": logs["clip_ratio/region_mean"],
+        "rloo/clip_fraction": logs["clip_ratio/region_mean"],
         "ppo/gradient_norm": logs["grad_norm"],
         "ppo/learning_rate": logs["learning_rate"],
     }

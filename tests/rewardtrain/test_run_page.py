@@ -209,6 +209,18 @@ def test_of_many_steps_one_in_so_many_stands_in_the_table_and_the_last_always(pr
     assert (table.every, [step for step, _ in table.rows]) == (3, [11, 8, 5, 2])
 
 
+def test_rloo_clips_replies_and_ppo_tokens(project):
+    ppo, rloo = policy_run(project), waiting(project, number=2).runs.get(kind="policy")
+    MetricPoint.objects.create(run=rloo, step=3, name="rloo/clip_fraction", value=0.25)
+    TrainingRun.objects.filter(pk=rloo.pk).update(steps_done=3)
+    rloo.refresh_from_db()
+    units = [[one.unit for one in run_charts.charts_of(run, all_of_them=True) if one.title == "Clip fraction"]
+             for run in (ppo, rloo)]  # fmt: skip
+    assert units == [["of tokens"], ["of replies"]]
+    assert run_charts.charts_of(rloo) == []
+    assert run_charts.smaller_figures(rloo) == [("replies clipped", "25%")]
+
+
 # While it runs
 
 

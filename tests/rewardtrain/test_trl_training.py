@@ -128,6 +128,7 @@ def test_rloo_learns_what_is_paid_for_and_says_how_it_goes():
     assert begun == [12] and [(done, total) for done, total, _ in told] == [(step, 12) for step in range(1, 13)]
     first, last = (sum(one["ppo/reward"] for *_, one in part) / 3 for part in (told[:3], told[-3:]))
     assert last > first + 0.5
+    assert "rloo/clip_fraction" in told[0][2] and "ppo/clip_fraction" not in told[0][2]  # of replies, not tokens
     assert told[-1][2]["ppo/kl_nats"] > 0.1 and {"ppo/length", "ppo/entropy", "ppo/letter e"} <= told[0][2].keys()
     assert result.samples == 12 * 64 == sum(map(len, ledger))
     assert result.optimizer_tokens == sum(entry.token_count for entries in ledger for entry in entries)
