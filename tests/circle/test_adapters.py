@@ -88,12 +88,12 @@ def test_a_killed_run_on_a_shared_base_ends_with_the_same_policy(project, monkey
 
 
 def test_a_round_of_adapters_in_bfloat16_with_layers_computed_twice(project, monkeypatch):
-    loaded = []
+    rank_everything(project)
+    loaded = []  # from here on: what answered people's requests was loaded before
     plainly = policy.load_policy
     monkeypatch.setattr(policy, "load_policy", lambda *args, **more: loaded.append(more) or plainly(*args, **more))
     saving = {"dtype": "bfloat16", "mixed_precision": "bfloat16", "gradient_checkpointing": True}
     chosen = {part: {**values, **saving} for part, values in CHOSEN.items()}
-    rank_everything(project)
     turn = turn_here(rounds.start_round(project=project, hyperparameters=chosen))
     assert turn.state == Round.State.DECISION, turn.error
     assert loaded == [{"dtype": "bfloat16", "device": "cpu"}] * 2  # the gate's two policies, as PPO had its base
