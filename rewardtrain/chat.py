@@ -213,8 +213,13 @@ def _between(tokenizer: Tokenizer, turn: Turn, reply_follows: bool, *, is_first:
 
 
 def decode_reply(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of a reply's tokens, without special tokens and outer white space."""
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+    """The text of a reply's tokens, without special tokens and outer white space.
+
+    Nor with NUL, which nobody reads and PostgreSQL keeps neither as text nor in JSON: the text that is scored is then
+    the one in the record.
+    """
+    text = str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    return text.replace("\x00", "").strip()
 
 
 def reply_text(reply: Reply) -> str:

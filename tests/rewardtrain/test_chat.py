@@ -274,3 +274,10 @@ def test_any_token_can_fill_rows():
     bert = make_bert_tokenizer()
     bert.pad_token = None
     assert pad_id(bert) == 0
+
+
+def test_a_reply_is_read_without_nul_which_postgresql_cannot_keep():
+    tokenizer = make_tokenizer()
+    ids = tokenizer("a\x00b", add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids) == "a\x00b"
+    assert decode_reply(tokenizer, ids) == "ab"
