@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch.nn.utils.rnn import pad_sequence
-
 from rewardtrain import ppo
 from rewardtrain.chat import EncodedPrompt
 from rewardtrain.hyperparameters import PpoSettings
-from rewardtrain.kl import reply_kl
 from rewardtrain.losses import masked_mean
 from rewardtrain.policy import Policy, ReferencePolicy
-from rewardtrain.sampling import Reply, encode_for_sampling, sample_replies
+from rewardtrain.sampling import encode_for_sampling, sample_replies
 from rewardtrain.seeds import stable_seed
-from rewardtrain.shared_prefix import length_buckets
 
 MEASURED_PROMPTS = 256
 
@@ -91,16 +86,8 @@ def kl_to_start(drawer: Drawer, most: int = MEASURED_PROMPTS) -> float:
         drawer.policy, drawer.policy.tokenizer, some, settings=settings.sampling,
         seeds=[stable_seed(settings.seed, "distance", place) for place in range(len(some))],
     )  # fmt: skip
-    ended = [(prompt.ids, reply) for prompt, reply in zip(some, replies, strict=True)]
-    buckets = length_buckets([len(ids) + len(reply.token_ids) for ids, reply in ended], settings.tokens_per_forward)
-    return sum(_summed_kl(drawer, [ended[place] for place in places]) for places in buckets) / len(some)
-
-
-def _summed_kl(drawer: Drawer, rows: Sequence[tuple[list[int], Reply]]) -> float:
-    ref_logprobs = drawer.ref_policy.logprobs(
-        [ids for ids, _ in rows], [reply.token_ids for _, reply in rows], list(range(len(rows))),
-        temperature=drawer.settings.sampling.temperature,
-    ).cpu()  # fmt: skip
-    logprobs = pad_sequence([reply.logprobs for _, reply in rows], batch_first=True)
-    lengths = torch.tensor([len(reply.token_ids) for _, reply in rows])
-    return float(reply_kl(logprobs, ref_logprobs, torch.arange(logprobs.shape[1]) < lengths[:, None]).sum())
+    by_ref_policy = ppo.by_reference(
+        drawer.ref_policy, [one.ids for one in some], [[reply] for reply in replies], settings
+    )
+    nats = [float((reply.logprobs - row).sum()) for reply, (row,) in zip(replies, by_ref_policy, strict=True)]
+    return sum(nats) / len(nats)

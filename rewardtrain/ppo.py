@@ -347,8 +347,8 @@ def sample_rollout(
     """`samples_per_prompt` replies to each prompt, with log-probabilities and values kept from the drawing."""
     own = team.own(range(len(prompts)))
     drawn = _drawn(policy, [encoded[place].ids for place in own], own, settings, step)
-    by_reference = _by_reference(ref_policy, [encoded[place].ids for place in own], drawn, settings)
-    groups = team.gathered(list(zip(drawn, by_reference, strict=True)))
+    by_ref_policy = by_reference(ref_policy, [encoded[place].ids for place in own], drawn, settings)
+    groups = team.gathered(list(zip(drawn, by_ref_policy, strict=True)))
     replies = [reply for group, _ in groups for reply in group]
     values = [reply.values for reply in replies if reply.values is not None]
     ref_logprobs = _pad([row for _, rows in groups for row in rows])
@@ -380,15 +380,12 @@ def _drawn(
     return [replies[start : start + each] for start in range(0, len(replies), each)]
 
 
-def _by_reference(
+def by_reference(
     ref_policy: ReferencePolicy, prompts: Sequence[list[int]], drawn: Sequence[list[Reply]], settings: PpoSettings
 ) -> list[list[Tensor]]:
     """Per prompt the reference's (T,) log-probabilities of each of its replies, on the CPU."""
     found: list[list[Tensor]] = [[] for _ in prompts]
-    widths = [
-        len(replies) * (len(prompt) + max(len(reply.token_ids) for reply in replies))
-        for prompt, replies in zip(prompts, drawn, strict=True)
-    ]
+    widths = [_tokens_of_group(prompt, replies) for prompt, replies in zip(prompts, drawn, strict=True)]
     for places in length_buckets(widths, settings.tokens_per_forward):
         owners = [number for number, place in enumerate(places) for _ in drawn[place]]
         token_ids = [reply.token_ids for place in places for reply in drawn[place]]
@@ -399,6 +396,11 @@ def _by_reference(
         for owner, row, ids in zip(owners, logprobs, token_ids, strict=True):
             found[places[owner]].append(row[: len(ids)].clone())
     return found
+
+
+def _tokens_of_group(prompt: Sequence[int], replies: Sequence[Reply]) -> int:
+    """How many tokens a prompt's replies are, each with the prompt and padded to the longest."""
+    return len(replies) * (len(prompt) + max(len(reply.token_ids) for reply in replies))
 
 
 def _pad(rows: Sequence[Tensor]) -> Tensor:
@@ -606,8 +608,7 @@ def _parts(rollout: Rollout, places: list[int], settings: PpoSettings, team: Tea
         groups.setdefault(rollout.owners[place], []).append(place)
     own = team.own(list(groups.values()))
     widths = [
-        len(group)
-        * (len(rollout.prompt_ids[rollout.owners[group[0]]]) + max(len(rollout.replies[p].token_ids) for p in group))
+        _tokens_of_group(rollout.prompt_ids[rollout.owners[group[0]]], [rollout.replies[place] for place in group])
         for group in own
     ]
     buckets = length_buckets(widths, settings.tokens_per_forward)

@@ -43,11 +43,7 @@ class Team:
         """What all processes have of `own` parts, in the order of the whole. They may differ in length by one."""
         if self.size == 1:
             return own
-        from torch import distributed
-
-        parts: list[Any] = [None] * self.size
-        with _together():
-            distributed.all_gather_object(parts, own)
+        parts = self._of_each(own)
         whole: list[Any] = [None] * sum(len(part) for part in parts)
         for rank, part in enumerate(parts):
             whole[rank :: self.size] = part
