@@ -33,36 +33,16 @@ SHARED = ("reward_model", "sampling", "lora", *COMPUTING)  # what settings of on
 
 
 @dataclass(frozen=True)
-class RlooSettings(Settings):
-    """REINFORCE with a leave-one-out baseline, by TRL (arXiv:2402.14740). Names mean what they mean for PPO.
+class LearningSettings(Settings):
+    """What every algorithm beside PPO has too. Names mean what they mean for PPO."""
 
-    samples_per_prompt   each reply's baseline is the mean reward of the others to its prompt, so at least 2
-    clip_range           TRL's: the ratio of chances that is clipped is the whole reply's; PPO's is each token's
-    samples_per_forward  how many replies TRL takes through the network at once; only memory depends on it
-    """
-
-    updates: int = 32
-    samples_per_update: int = 256
-    samples_per_prompt: int = 4
-    passes: int = 1
-    minibatch_size: int = 64
-    samples_per_forward: int = 64
     learning_rate: float = 1e-4
-    warmup_updates: int = 5
     schedule: str = "linear"
     final_learning_rate_share: float = 0.05
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    clip_range: float = 0.2
-    kl_coef: float = 0.15
     divergence_kl_nats: float = 50.0
     collapse_distinct_rate: float = 0.05
-    length_penalty: float = 0.0
-    length_free_tokens: int = 0
-    malformed_penalty: float = 1.0
-    repetition_penalty: float = 0.0
-    reward_clip: float = 5.0
-    share_prefix: bool = True
     seed: int = 0
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -72,9 +52,66 @@ class RlooSettings(Settings):
         return {"sampling": SamplingSettings, "lora": LoraSettings}
 
     def problems(self) -> list[str]:
-        found = _problems_of_drawing(self) + _positive(self, "passes", "minibatch_size", "samples_per_forward")
-        found += _positive(self, "clip_range") + _not_negative(self, "kl_coef", "warmup_updates")
-        found += _problems_of_a_rate(self) + _problems_of_lora(self.lora)
+        found = _positive(self, "learning_rate", "max_grad_norm", "divergence_kl_nats")
+        found += _not_negative(self, "weight_decay") + _one_of(self, "schedule", SCHEDULES)
+        found += _shares(self, "final_learning_rate_share", "collapse_distinct_rate")
+        found += self.sampling.problems() + self.lora.problems()
+        if not self.sampling.is_plain:
+            found.append(
+                "Sample with a temperature above 0, top_p 1 and top_k 0: the KL needs the replies' true chances."
+            )
+        if self.lora.is_on and "lm_head" in self.lora.target_modules:
+            found.append("Take lm_head out of lora.target_modules: this algorithm does not train an adapter there.")
+        return found
+
+
+@dataclass(frozen=True)
+class DrawingSettings(LearningSettings):
+    """What algorithms have that learn from replies the policy draws, several to each prompt."""
+
+    updates: int = 32
+    samples_per_update: int = 256
+    samples_per_prompt: int = 4
+    passes: int = 1
+    minibatch_size: int = 64
+    warmup_updates: int = 5
+    length_penalty: float = 0.0
+    length_free_tokens: int = 0
+    malformed_penalty: float = 1.0
+    repetition_penalty: float = 0.0
+    reward_clip: float = 5.0
+    share_prefix: bool = True
+
+    def problems(self) -> list[str]:
+        found = super().problems() + _positive(
+            self, "updates", "samples_per_update", "samples_per_prompt", "passes", "minibatch_size", "reward_clip"
+        )
+        found += _not_negative(
+            self, "warmup_updates", "length_penalty", "length_free_tokens", "malformed_penalty", "repetition_penalty"
+        )
+        return found + _divided(self, "samples_per_update", "samples_per_prompt")
+
+    def as_drawn(self, **more: Any) -> PpoSettings:
+        """How PPO's code draws, scores and checks with these settings."""
+        return PpoSettings(minibatch_size=1, **{name: getattr(self, name) for name in DRAWN}, **more)
+
+
+@dataclass(frozen=True)
+class RlooSettings(DrawingSettings):
+    """REINFORCE with a leave-one-out baseline, by TRL (arXiv:2402.14740).
+
+    samples_per_prompt   each reply's baseline is the mean reward of the others to its prompt, so at least 2
+    clip_range           TRL's: the ratio of chances that is clipped is the whole reply's; PPO's is each token's
+    samples_per_forward  how many replies TRL takes through the network at once; only memory depends on it
+    """
+
+    samples_per_forward: int = 64
+    clip_range: float = 0.2
+    kl_coef: float = 0.15
+
+    def problems(self) -> list[str]:
+        found = super().problems() + _positive(self, "samples_per_forward", "clip_range")
+        found += _not_negative(self, "kl_coef")
         if self.samples_per_prompt < 2:
             found.append("Set samples_per_prompt to 2 or more: RLOO compares the replies to one prompt.")
         for whole, part in (("samples_per_update", "minibatch_size"), ("minibatch_size", "samples_per_forward")):
@@ -86,13 +123,13 @@ class RlooSettings(Settings):
         """Optimiser steps that one drawing is used for."""
         return self.passes * self.samples_per_update // self.minibatch_size
 
-    def as_drawn(self) -> PpoSettings:
-        """How PPO's code draws, scores and checks with these settings."""
-        return _as_drawn(self, kl_coef=self.kl_coef)
+    def as_drawn(self, **more: Any) -> PpoSettings:
+        """With the coefficient of the KL that is taken off each reward."""
+        return super().as_drawn(kl_coef=self.kl_coef, **more)
 
 
 @dataclass(frozen=True)
-class DpoSettings(Settings):
+class DpoSettings(LearningSettings):
     """Direct preference optimisation on the snapshot's pairs, by TRL (arXiv:2305.18290). Nothing drawn is learned from.
 
     beta             how strongly the policy is held to its start
@@ -106,33 +143,18 @@ class DpoSettings(Settings):
     pairs_per_step: int = 16
     pairs_per_forward: int = 16
     beta: float = 0.1
-    learning_rate: float = 1e-4
     warmup_share: float = 0.1
-    schedule: str = "linear"
-    final_learning_rate_share: float = 0.05
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
     max_reply_tokens: int = 256
     probes: int = 8
     samples_per_probe: int = 64
-    divergence_kl_nats: float = 50.0
-    collapse_distinct_rate: float = 0.05
-    seed: int = 0
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    lora: LoraSettings = field(default_factory=LoraSettings)
-
-    @classmethod
-    def _nested(cls) -> dict[str, type[Settings]]:
-        return {"sampling": SamplingSettings, "lora": LoraSettings}
 
     def problems(self) -> list[str]:
-        found = _positive(
+        found = super().problems() + _positive(
             self, "epochs", "pairs_per_step", "pairs_per_forward", "beta", "max_reply_tokens", "probes",
-            "samples_per_probe", "divergence_kl_nats",
+            "samples_per_probe",
         )  # fmt: skip
-        found += _not_negative(self, "steps") + _shares(self, "warmup_share", "collapse_distinct_rate")
-        found += _problems_of_a_rate(self) + _divided(self, "pairs_per_step", "pairs_per_forward")
-        return found + _problems_of_sampling(self.sampling) + _problems_of_lora(self.lora)
+        found += _not_negative(self, "steps") + _shares(self, "warmup_share")
+        return found + _divided(self, "pairs_per_step", "pairs_per_forward")
 
     def as_drawn(self) -> PpoSettings:
         """How PPO's code draws and checks the probes."""
@@ -143,7 +165,7 @@ class DpoSettings(Settings):
 
 
 @dataclass(frozen=True)
-class BestOfNSettings(Settings):
+class BestOfNSettings(DrawingSettings):
     """Draw n replies to each prompt, keep the one the reward model scores highest, learn to say it (arXiv:2304.06767).
 
     Nothing but the learning rate holds it to its start. It learns from an eighth of what it draws, so minibatches are
@@ -153,46 +175,20 @@ class BestOfNSettings(Settings):
     passes              over the replies that were kept
     """
 
-    updates: int = 32
-    samples_per_update: int = 256
     samples_per_prompt: int = 8
-    passes: int = 1
     minibatch_size: int = 8
     tokens_per_forward: int = 4096
-    learning_rate: float = 1e-4
-    warmup_updates: int = 5
-    schedule: str = "linear"
-    final_learning_rate_share: float = 0.05
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    divergence_kl_nats: float = 50.0
-    collapse_distinct_rate: float = 0.05
-    length_penalty: float = 0.0
-    length_free_tokens: int = 0
-    malformed_penalty: float = 1.0
-    repetition_penalty: float = 0.0
-    reward_clip: float = 5.0
-    share_prefix: bool = True
-    seed: int = 0
     checkpoint_seconds: float = CHECKPOINT_SECONDS
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    lora: LoraSettings = field(default_factory=LoraSettings)
-
-    @classmethod
-    def _nested(cls) -> dict[str, type[Settings]]:
-        return {"sampling": SamplingSettings, "lora": LoraSettings}
 
     def problems(self) -> list[str]:
-        found = _problems_of_drawing(self) + _positive(self, "passes", "minibatch_size", "tokens_per_forward")
-        found += _not_negative(self, "warmup_updates", "checkpoint_seconds")
-        found += _problems_of_a_rate(self) + _problems_of_lora(self.lora)
+        found = super().problems() + _positive(self, "tokens_per_forward") + _not_negative(self, "checkpoint_seconds")
         if self.samples_per_prompt < 2:
             found.append("Set samples_per_prompt to 2 or more: the best of one reply is that reply.")
         return found
 
-    def as_drawn(self) -> PpoSettings:
-        """How PPO's code draws, scores and checks with these settings."""
-        return _as_drawn(self, tokens_per_forward=self.tokens_per_forward)
+    def as_drawn(self, **more: Any) -> PpoSettings:
+        """With as many tokens at once as these settings say."""
+        return super().as_drawn(tokens_per_forward=self.tokens_per_forward, **more)
 
 
 AnySettings = PpoSettings | RlooSettings | DpoSettings | BestOfNSettings
@@ -204,40 +200,6 @@ DRAWN = (
     "length_penalty", "length_free_tokens", "malformed_penalty", "repetition_penalty", "reward_clip", "share_prefix",
     "seed", "sampling",
 )  # fmt: skip
-
-
-def _as_drawn(settings: RlooSettings | BestOfNSettings, **more: Any) -> PpoSettings:
-    return PpoSettings(minibatch_size=1, **{name: getattr(settings, name) for name in DRAWN}, **more)
-
-
-def _problems_of_drawing(settings: RlooSettings | BestOfNSettings) -> list[str]:
-    found = _positive(
-        settings, "updates", "samples_per_update", "samples_per_prompt", "divergence_kl_nats", "reward_clip"
-    )
-    found += _not_negative(settings, "length_penalty", "length_free_tokens", "malformed_penalty", "repetition_penalty")
-    found += _shares(settings, "collapse_distinct_rate") + _divided(
-        settings, "samples_per_update", "samples_per_prompt"
-    )
-    return found + _problems_of_sampling(settings.sampling)
-
-
-def _problems_of_a_rate(settings: Any) -> list[str]:
-    found = _positive(settings, "learning_rate", "max_grad_norm") + _not_negative(settings, "weight_decay")
-    return found + _shares(settings, "final_learning_rate_share") + _one_of(settings, "schedule", SCHEDULES)
-
-
-def _problems_of_sampling(sampling: SamplingSettings) -> list[str]:
-    found = sampling.problems()
-    if not sampling.is_plain:
-        found.append("Sample with a temperature above 0, top_p 1 and top_k 0: the KL needs the replies' true chances.")
-    return found
-
-
-def _problems_of_lora(lora: LoraSettings) -> list[str]:
-    found = lora.problems()
-    if lora.is_on and "lm_head" in lora.target_modules:
-        found.append("Take lm_head out of lora.target_modules: this algorithm does not train an adapter there.")
-    return found
 
 
 def _divided(settings: Any, whole: str, part: str) -> list[str]:
