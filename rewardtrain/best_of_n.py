@@ -16,7 +16,7 @@ from rewardtrain.drawing import Drawer, figures
 from rewardtrain.errors import NothingToLearn, TrainingDiverged
 from rewardtrain.hyperparameters import learning_rate_share
 from rewardtrain.lora import trainable_parameters
-from rewardtrain.optimizer import adamw
+from rewardtrain.optimizer import adamw, set_share
 from rewardtrain.policy import Policy, ReferencePolicy
 from rewardtrain.seeds import stable_seed
 from rewardtrain.shared_prefix import length_buckets
@@ -170,13 +170,12 @@ def reply_gradients(policy: Policy, rollout: ppo.Rollout, places: Sequence[int],
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, step: int, settings: BestOfNSettings) -> float:
-    rate = settings.learning_rate * learning_rate_share(
+    share = learning_rate_share(
         step, settings.updates, warmup=settings.warmup_updates, schedule=settings.schedule,
         final=settings.final_learning_rate_share,
     )  # fmt: skip
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
+    set_share(optimizer, share)
+    return settings.learning_rate * share
 
 
 # Going on after a kill

@@ -280,6 +280,8 @@ class PpoSettings(Settings):
     The defaults suit a policy of a few million parameters on a CPU: few updates of many samples. With a quarter of the
     samples the starter breaks as few rules, but its English suffers from the noise (2 points fewer fluent replies).
 
+    value_learning_rate  of the value head, which starts at zero; 0: one over the network's width, by which a value can
+                     follow the reward within a few steps, however small the policy's own rate
     dtype, mixed_precision, gradient_checkpointing, processes  as of the reward model; drawing and updating use the same
                      precision
     """
@@ -299,6 +301,7 @@ class PpoSettings(Settings):
     clip_range: float = 0.2
     value_clip_range: float = 0.2
     value_coef: float = 0.1
+    value_learning_rate: float = 0.0
     entropy_coef: float = 0.0
     gamma: float = 1.0
     gae_lambda: float = 0.95
@@ -336,8 +339,8 @@ class PpoSettings(Settings):
             "kl_target_nats", "kl_horizon_samples", "pass_kl_limit", "divergence_kl_nats", "reward_clip",
         )  # fmt: skip
         found += _not_negative(
-            self, "warmup_updates", "weight_decay", "value_coef", "entropy_coef", "kl_coef", "length_penalty",
-            "length_free_tokens", "malformed_penalty", "repetition_penalty", "checkpoint_seconds",
+            self, "warmup_updates", "weight_decay", "value_coef", "value_learning_rate", "entropy_coef", "kl_coef",
+            "length_penalty", "length_free_tokens", "malformed_penalty", "repetition_penalty", "checkpoint_seconds",
         )  # fmt: skip
         found += _shares(self, "gamma", "gae_lambda", "final_learning_rate_share", "collapse_distinct_rate")
         found += _one_of(self, "schedule", SCHEDULES) + _one_of(self, "kl_controller", ("fixed", "adaptive"))

@@ -19,7 +19,7 @@ from rewardtrain.kl import KlController, kl_controller, reply_kl, token_kl
 from rewardtrain.lora import REWARD, trainable_parameters
 from rewardtrain.losses import clipped_policy_loss, clipped_value_loss, masked_mean, masked_whiten
 from rewardtrain.metrics import explained_variance
-from rewardtrain.optimizer import adamw
+from rewardtrain.optimizer import adamw, set_share
 from rewardtrain.policy import Policy, PolicyWithValue, ReferencePolicy
 from rewardtrain.precision import mixed_precision, recomputed_layers
 from rewardtrain.sampling import Reply, encode_for_sampling, sample_replies
@@ -36,6 +36,7 @@ from rewardtrain.training_state import (
     weights_hash,
 )
 
+VALUE_STEP = 1.0  # about how far one optimiser step may move a value, in standard deviations of the reward
 Prompt = Sequence[Turn]
 Scorer = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], Sequence[Sequence[float] | Tensor]]
 """Prompts and the replies to each, to as many scores: what `RewardModel.scores` is."""
@@ -229,7 +230,11 @@ def train_policy(
         raise NothingToLearn("PPO needs at least one prompt and one reward.")
     encoded = [encode_for_sampling(policy, policy.tokenizer, prompt, settings.sampling) for prompt in prompts]
     parameters = trainable_parameters(policy)
-    optimizer = adamw(parameters, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
+    value_rate = value_learning_rate(policy, settings)
+    optimizer = adamw(
+        parameters, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay,
+        own_rates=[(parameter, value_rate) for parameter in policy.value_head.parameters()],
+    )  # fmt: skip
     kl_control = kl_controller(
         settings.kl_controller, kl_coef=settings.kl_coef, target_nats=settings.kl_target_nats,
         horizon_samples=settings.kl_horizon_samples,
@@ -647,13 +652,21 @@ def _loss(
     return loss, float(policy_loss.approximate_kl)
 
 
+def value_learning_rate(policy: PolicyWithValue, settings: PpoSettings) -> float:
+    """The value head's rate: the one that is set, or one by which a step moves a value alike at any width.
+
+    An optimiser step changes every weight of the head by about its rate, so a value by about that times the number of
+    hidden states. At the policy's own rate the head, which starts at zero, explains next to nothing of the returns.
+    """
+    return settings.value_learning_rate or VALUE_STEP / policy.value_head.in_features
+
+
 def _set_learning_rate(optimizer: torch.optim.Optimizer, step: int, settings: PpoSettings) -> float:
     share = learning_rate_share(
         step, settings.updates, warmup=settings.warmup_updates, schedule=settings.schedule,
         final=settings.final_learning_rate_share,
     )  # fmt: skip
-    for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * share
+    set_share(optimizer, share)
     return settings.learning_rate * share
 
 

@@ -19,7 +19,7 @@ from rewardtrain.hyperparameters import RewardModelSettings, learning_rate_share
 from rewardtrain.lora import trainable_parameters
 from rewardtrain.losses import Pair, comparison_loss, comparison_pairs
 from rewardtrain.metrics import ScoredPair, pair_accuracy
-from rewardtrain.optimizer import adamw
+from rewardtrain.optimizer import adamw, set_share
 from rewardtrain.precision import mixed_precision, recomputed_layers
 from rewardtrain.reward_model import Cuts, EncodedComparison, RewardModel
 from rewardtrain.seeds import stable_seed
@@ -257,8 +257,7 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps: int, 
         step, steps, warmup=round(settings.warmup_share * steps), schedule=settings.schedule,
         final=settings.final_learning_rate_share,
     )  # fmt: skip
-    for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * share
+    set_share(optimizer, share)
     return share
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.testing import assert_close
 
-from rewardtrain.optimizer import adamw
+from rewardtrain.optimizer import adamw, set_share
 
 
 def by_hand(weight, gradients, *, lr, decay, betas=(0.9, 0.999), eps=1e-8):
@@ -37,3 +37,18 @@ def test_it_is_fused_where_the_device_has_that_and_plain_elsewhere():
     assert fused(on_cpu)
     assert not fused(elsewhere)
     assert not fused(on_cpu, elsewhere)
+
+
+def test_a_parameter_may_have_a_rate_of_its_own_and_a_share_is_of_each():
+    plain, quick, also_plain = (torch.nn.Parameter(torch.tensor([1.0])) for _ in range(3))
+    optimizer = adamw([plain, quick, also_plain], learning_rate=0.01, weight_decay=0.0, own_rates=[(quick, 0.3)])
+    moved = {id(plain): 0.0, id(quick): 0.0, id(also_plain): 0.0}
+    for share in (0.5, 1.0, 0.1):  # a constant gradient moves a weight by its rate at every step
+        set_share(optimizer, share)
+        for parameter in (plain, quick, also_plain):
+            parameter.grad = torch.ones(1)
+        optimizer.step()
+        for parameter in (plain, quick, also_plain):
+            moved[id(parameter)] += share * (0.3 if parameter is quick else 0.01)
+    for parameter in (plain, quick, also_plain):
+        assert_close(1 - parameter.item(), moved[id(parameter)], rtol=1e-5, atol=0)

@@ -37,6 +37,7 @@ from rewardtrain.ppo import (
     token_rewards,
     train_policy,
     update,
+    value_learning_rate,
 )
 from rewardtrain.sampling import Reply
 from tests.rewardtrain.tiny import bot, make_gpt2, make_llama, make_tokenizer, user
@@ -355,6 +356,32 @@ def test_a_planted_reward_rises(kind, samples_per_prompt):
     early, late = (sum(step.reward for step in part) / len(part) for part in (steps[:4], steps[-4:]))
     assert late > early + 3.0
     assert steps[-1].kl_nats > 1.0 > abs(steps[0].kl_nats)
+
+
+def test_the_value_head_learns_what_a_prompt_is_worth_and_would_not_at_the_policys_rate():
+    prompts = [[user("xxx")], [user("some other words entirely")], [user("xyz" * 5)], [user("ab" * 7)]]
+    settings = dataclasses.replace(
+        TINY, updates=6, samples_per_update=32, minibatch_size=16, warmup_updates=0, schedule="constant",
+        malformed_penalty=0.0,
+    )  # fmt: skip
+
+    def worth(asked, replies):
+        values = {"xxx": 1.0, "ab" * 7: -1.0}
+        return [[values.get(prompt[0]["content"], 0.0)] * len(own) for prompt, own in zip(asked, replies, strict=True)]
+
+    def explained(**own):
+        result = run(dataclasses.replace(settings, **own), prompts=prompts, rewards=[WeightedReward("w", 1.0, worth)])
+        return result.steps[-1].explained_variance
+
+    assert explained(value_learning_rate=settings.learning_rate) < 0.2
+    assert explained() > 0.6
+
+
+def test_the_value_heads_rate_follows_the_width_unless_it_is_set():
+    policy = make_policy()
+    width = policy.network.config.hidden_size
+    assert value_learning_rate(policy, TINY) == pytest.approx(1 / width)
+    assert value_learning_rate(policy, dataclasses.replace(TINY, value_learning_rate=0.25)) == 0.25
 
 
 def test_a_high_kl_coefficient_holds_the_policy_back():
