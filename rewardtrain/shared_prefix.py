@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from rewardtrain.last_layer import reading_only
+
 logger = logging.getLogger(__name__)
 
 Ids = Sequence[int]
@@ -136,11 +138,16 @@ def encode_prompts(trunk: nn.Module, prompts: Sequence[Ids], *, pad_id: int, sid
     ids, mask = pad_rows(prompts, pad_id, side=side, device=device_of(trunk))
     positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
     cache = DynamicCache(config=trunk.config)  # type: ignore[arg-type]
-    out = trunk(
-        input_ids=ids, attention_mask=mask.long(), past_key_values=cache, use_cache=True, **_positions(trunk, positions)
-    )
+    row_numbers = torch.arange(len(ids), device=ids.device)
     ends = positions.argmax(dim=1) if side == "right" else torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
-    last = out.last_hidden_state[torch.arange(len(ids), device=ids.device), ends]
+    read = torch.zeros_like(mask)
+    read[row_numbers, ends] = True
+    with reading_only(trunk, read):
+        out = trunk(
+            input_ids=ids, attention_mask=mask.long(), past_key_values=cache, use_cache=True,
+            **_positions(trunk, positions),
+        )  # fmt: skip
+    last = out.last_hidden_state[row_numbers, ends]
     return EncodedPrompts(last, mask, out.past_key_values)
 
 
@@ -219,13 +226,15 @@ def _states_of_whole_rows(trunk: nn.Module, prompts: Sequence[Ids], replies: Seq
     So no mask is needed, and attention without one is quicker.
     """
     rows = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
-    ids, _ = pad_rows(rows, pad_id, device=device_of(trunk))
-    hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state
+    ids, real = pad_rows(rows, pad_id, device=device_of(trunk))
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=ids.device)
     _, mask = pad_rows(replies, pad_id, device=ids.device)
-    columns = lengths[:, None] + torch.arange(mask.shape[1], device=ids.device)
+    columns = (lengths[:, None] + torch.arange(mask.shape[1], device=ids.device)).clamp(max=ids.shape[1] - 1)
     row_numbers = torch.arange(len(rows), device=ids.device)
-    states = hidden[row_numbers[:, None], columns.clamp(max=ids.shape[1] - 1)]
+    places = torch.arange(ids.shape[1], device=ids.device)
+    with reading_only(trunk, real & (places >= lengths[:, None] - 1)):
+        hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state
+    states = hidden[row_numbers[:, None], columns]
     return ReplyStates(hidden[row_numbers, lengths - 1], states, mask)
 
 
