@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from feedback import frozen_rules
+
 MESSAGE = "is append-only"
 EVENTS = {"sqlite": ("update", "delete"), "postgresql": ("update", "delete", "truncate")}  # what is refused, by vendor
 
@@ -32,19 +34,28 @@ def guarded_tables() -> list[str]:
     """The tables whose rows may only be added."""
     from django.apps import apps
 
-    labels = ("feedback.Ranking", "feedback.RankEntry", "feedback.AuditEntry", "rewardtrain.Promotion")
+    labels = (
+        "feedback.Ranking", "feedback.RankEntry", "feedback.RuleJudgement", "feedback.Probe", "feedback.Consent",
+        "feedback.AuditEntry", "rewardtrain.Promotion",
+    )  # fmt: skip
     return [apps.get_model(label)._meta.db_table for label in labels]
 
 
 @contextmanager
 def suspended(connection: Any) -> Iterator[None]:
-    """Lift the guard for a block: for emptying a test database, and nothing else."""
-    tables = [table for table in guarded_tables() if table in connection.introspection.table_names()]
+    """Lift the guards for a block, those of published rules too: for emptying a test database, and nothing else."""
+    known = set(connection.introspection.table_names())
+    tables = [table for table in guarded_tables() if table in known]
+    has_rules = known.issuperset(frozen_rules.TABLES)
     remove(connection, tables)
+    if has_rules:
+        frozen_rules.remove(connection)
     try:
         yield
     finally:
         install(connection, tables)
+        if has_rules:
+            frozen_rules.install(connection)
 
 
 def _statements(vendor: str, table: str) -> Iterator[str]:

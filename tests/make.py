@@ -17,10 +17,14 @@ from feedback.models import (
     GenerationRequest,
     Membership,
     ModelVersion,
+    Probe,
     Project,
     Prompt,
     PromptGroup,
     Ranking,
+    Rule,
+    RuleJudgement,
+    RuleSet,
     Slot,
     Turn,
     User,
@@ -138,6 +142,57 @@ def make_ranking(slot: Slot | None = None, comparison: Comparison | None = None,
     answer.setdefault("ranks", ranks_by_index(comparison))
     answer.setdefault("submit_key", uuid4())
     return rankings.record_ranking(slot=slot, comparison=comparison, **answer)
+
+
+def make_rule_set(project: Project | None = None, *, published: bool = True, rules: int = 2) -> RuleSet:
+    """A rule set with rules r1, r2, …; published unless it is to be edited."""
+    project = project or make_project()
+    found = RuleSet.objects.create(project=project, number=project.rule_sets.count() + 1)
+    for position in range(1, rules + 1):
+        make_rule(found, key=f"r{position}", position=position)
+    if published:
+        RuleSet.objects.filter(pk=found.pk).update(state=RuleSet.State.PUBLISHED, published_at=timezone.now())
+        found.refresh_from_db()
+    return found
+
+
+def make_rule(rule_set: RuleSet, **fields: Any) -> Rule:
+    position = rule_set.rules.count() + 1
+    values = {
+        "key": f"r{position}", "position": position, "name": f"Rule {position}", "category": Rule.Category.HARM,
+        "wording": f"Do not do the thing number {position}.",
+    }  # fmt: skip
+    return Rule.objects.create(rule_set=rule_set, **values | fields)
+
+
+def make_probe(rule: Rule | None = None, *, name: str = "alice", ended: bool = True) -> Probe:
+    """An ended dialogue of one exchange, meant to break a rule."""
+    rule = rule or make_rule_set().rules.all()[0]
+    project = rule.rule_set.project
+    dialogue = Dialogue.objects.create(
+        project=project, kind=Dialogue.Kind.PROBE, policy=project.policy, author=make_member(project, name),
+        ended_at=timezone.now() if ended else None,
+    )  # fmt: skip
+    for position, (role, content) in enumerate((("user", "Do the thing."), ("assistant", "I did the thing."))):
+        Turn.objects.create(dialogue=dialogue, position=position, role=role, content=content)
+    return Probe.objects.create(dialogue=dialogue, rule=rule)
+
+
+def make_judgement(probe: Probe | None = None, *, name: str = "bob", verdict: int = 1, **fields: Any) -> RuleJudgement:
+    """Another person's verdict on a probe, in a slot of its own."""
+    probe = probe or make_probe()
+    project = probe.dialogue.project
+    user = make_member(project, name)
+    item = slots.open_work(
+        project=project, kind=WorkItem.Kind.JUDGE, dialogue=probe.dialogue, rule=probe.rule, wanted=2
+    )
+    slot = slots.claim_slot(item.slots.filter(state="free")[0].pk, user=user)
+    assert slot is not None
+    slots.fill(slot)
+    return RuleJudgement.objects.create(
+        dialogue=probe.dialogue, rule=probe.rule, verdict=verdict, slot=slot, annotator=user,
+        annotator_key=f"u{user.pk}", **fields,
+    )  # fmt: skip
 
 
 def ranks_by_index(comparison: Comparison, places: Sequence[int] | None = None) -> Mapping[int, int]:

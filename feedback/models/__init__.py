@@ -3,9 +3,11 @@
 from feedback.models.audit import AuditEntry
 from feedback.models.candidates import Candidate, Comparison, GenerationRequest, RankEntry, Ranking
 from feedback.models.dialogues import Dialogue, Turn
+from feedback.models.judgements import Consent, Probe, RuleJudgement
 from feedback.models.people import User
 from feedback.models.projects import Membership, Project, Prompt, PromptGroup
 from feedback.models.queued import QueuedWork
+from feedback.models.rules import Rule, RuleSet
 from feedback.models.snapshots import Import, Snapshot
 from feedback.models.speakers import ModelVersion
 from feedback.models.work import Draft, Slot, WorkItem
@@ -14,18 +16,23 @@ __all__ = [
     "AuditEntry",
     "Candidate",
     "Comparison",
+    "Consent",
     "Dialogue",
     "Draft",
     "GenerationRequest",
     "Import",
     "Membership",
     "ModelVersion",
+    "Probe",
     "Project",
     "Prompt",
     "PromptGroup",
     "QueuedWork",
     "RankEntry",
     "Ranking",
+    "Rule",
+    "RuleJudgement",
+    "RuleSet",
     "Slot",
     "Snapshot",
     "Turn",

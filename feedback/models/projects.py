@@ -58,6 +58,25 @@ class Project(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(20)],
         help_text="How many annotators rank the same replies (rank only).",
     )
+    probes_open = models.BooleanField(
+        default=False, help_text="Annotators probe the rules of the published rule set, and judge each other's probes."
+    )
+    replies_per_probe_turn = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(9)],
+        help_text="1: a plain chat; 2 to 9: the replies are ranked as well.",
+    )
+    judges_per_probe = models.PositiveSmallIntegerField(
+        default=2, validators=[MaxValueValidator(20)], help_text="How many others judge each probe."
+    )
+    other_rules_judged = models.PositiveSmallIntegerField(
+        default=2,
+        validators=[MaxValueValidator(20)],
+        help_text="By how many further rules each probe is judged, so that rules that were kept are known.",
+    )
+    sensitive_per_day = models.PositiveSmallIntegerField(
+        default=12, help_text="Dialogues about sensitive rules that one person may be given in a day."
+    )
     max_turns = models.PositiveSmallIntegerField(
         default=5, validators=[MinValueValidator(1), MaxValueValidator(50)], help_text="User turns per dialogue."
     )
@@ -93,6 +112,10 @@ class Project(models.Model):
                 condition=Q(candidates_per_turn__gte=2, candidates_per_turn__lte=9), name="two_to_nine_candidates"
             ),
             models.CheckConstraint(condition=Q(answers_per_comparison__gte=1), name="a_comparison_wants_an_answer"),
+            models.CheckConstraint(
+                condition=Q(replies_per_probe_turn__gte=1, replies_per_probe_turn__lte=9),
+                name="one_to_nine_replies_per_probe_turn",
+            ),
             models.CheckConstraint(condition=Q(temperature__gte=0), name="temperature_is_not_negative"),
         ]
 

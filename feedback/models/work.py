@@ -20,7 +20,10 @@ def new_shuffle_seed() -> int:
 
 
 class WorkItem(models.Model):
-    """One unit of people's work of one kind, about exactly one thing, wanting so many answers."""
+    """One unit of people's work of one kind, about exactly one thing, wanting so many answers.
+
+    To probe and to judge are about a dialogue together with a rule.
+    """
 
     class Kind(models.TextChoices):
         CHAT_AND_RANK = "chat_and_rank", "Chat and rank"
@@ -41,6 +44,14 @@ class WorkItem(models.Model):
         "feedback.Candidate", null=True, blank=True, on_delete=models.PROTECT, related_name="work_items"
     )
     prompt = models.ForeignKey(Prompt, null=True, blank=True, on_delete=models.PROTECT, related_name="work_items")
+    rule = models.ForeignKey(
+        "feedback.Rule",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="work_items",
+        help_text="The rule that is probed or judged.",
+    )
     wanted = models.PositiveSmallIntegerField(default=1, help_text="How many answers it wants.")
     priority = models.IntegerField(default=0, help_text="Higher comes first.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -65,6 +76,12 @@ class WorkItem(models.Model):
             models.CheckConstraint(
                 condition=~Q(kind="rank") | Q(comparison__isnull=False), name="rank_is_about_a_comparison"
             ),
+            models.CheckConstraint(
+                condition=Q(kind="probe", dialogue__isnull=False, rule__isnull=False, wanted=1)
+                | Q(kind="judge", dialogue__isnull=False, rule__isnull=False)
+                | (~Q(kind__in=["probe", "judge"]) & Q(rule__isnull=True)),
+                name="probe_and_judge_are_about_a_dialogue_and_a_rule",
+            ),
             models.CheckConstraint(condition=Q(wanted__gte=1), name="a_work_item_wants_an_answer"),
             models.UniqueConstraint(
                 fields=["comparison", "kind"],
@@ -73,8 +90,13 @@ class WorkItem(models.Model):
             ),
             models.UniqueConstraint(
                 fields=["dialogue", "kind"],
-                condition=Q(dialogue__isnull=False),
+                condition=Q(dialogue__isnull=False, rule__isnull=True),
                 name="one_work_item_per_dialogue_and_kind",
+            ),
+            models.UniqueConstraint(
+                fields=["dialogue", "kind", "rule"],
+                condition=Q(rule__isnull=False),
+                name="one_work_item_per_dialogue_kind_and_rule",
             ),
         ]
         # serves the search for the next best thing

@@ -8,7 +8,7 @@ import pytest
 from django.db import IntegrityError, connection, models, transaction
 
 from feedback import append_only, audit
-from feedback.models import AuditEntry, RankEntry, Ranking
+from feedback.models import AuditEntry, Consent, Probe, RankEntry, Ranking, RuleJudgement
 from rewardtrain.models import Promotion
 from tests import make
 
@@ -33,10 +33,26 @@ def a_promotion() -> Promotion:
     return Promotion.objects.create(project=project, to_version=project.policy, reason="It speaks well.")
 
 
+def a_judgement() -> RuleJudgement:
+    return make.make_judgement()
+
+
+def a_probe() -> Probe:
+    return make.make_probe()
+
+
+def a_consent() -> Consent:
+    user, project = make.make_user(), make.make_project()
+    return Consent.objects.create(user=user, project=project, theme="Poison", wording="Wrong advice.", given=True)
+
+
 Build = Callable[[], models.Model]
 EVIDENCE: list[tuple[Build, dict[str, object]]] = [
     (a_ranking, {"all_bad": True}),
     (a_rank_entry, {"rank": 2}),
+    (a_judgement, {"verdict": 5}),
+    (a_probe, {"created_at": "2020-01-01T00:00:00Z"}),
+    (a_consent, {"given": False}),
     (an_audit_entry, {"action": "project.restored"}),
     (a_promotion, {"reason": "Another one."}),
 ]
@@ -79,7 +95,8 @@ def run(sql: str) -> None:
 
 def test_the_guarded_tables_are_these() -> None:
     assert append_only.guarded_tables() == [
-        "feedback_ranking", "feedback_rankentry", "feedback_auditentry", "rewardtrain_promotion"
+        "feedback_ranking", "feedback_rankentry", "feedback_rulejudgement", "feedback_probe", "feedback_consent",
+        "feedback_auditentry", "rewardtrain_promotion",
     ]  # fmt: skip
 
 
