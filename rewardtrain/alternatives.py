@@ -14,9 +14,10 @@ from rewardtrain.hyperparameters import PpoSettings
 from rewardtrain.models import TrainingRun
 
 if TYPE_CHECKING:
-    from rewardtrain import best_of_n, ppo
+    from rewardtrain import best_of_n
     from rewardtrain.learning import Begun, Outcome
     from rewardtrain.policy import Policy, ReferencePolicy
+    from rewardtrain.rollouts import LedgerEntry, WeightedReward
     from rewardtrain.runs import Silent
 
 
@@ -49,9 +50,9 @@ def improve_policy(run: TrainingRun, reporter: Silent) -> Outcome:
 
 def _rewards(
     run: TrainingRun, reporter: Silent, begun: Begun, policy: Policy, prompts: list[Any]
-) -> list[ppo.WeightedReward]:
+) -> list[WeightedReward]:
     """The reward model in standard deviations over the start's replies; none where DPO has none to be watched by."""
-    from rewardtrain import ppo
+    from rewardtrain.rollouts import WeightedReward
 
     if begun.reward_model is None:
         return []
@@ -60,12 +61,12 @@ def _rewards(
         begun.scale = learning._scale(policy, scorer, prompts, begun.settings)
         reporter.keep(begun=begun.to_json())
     mean, std = begun.scale
-    return [ppo.WeightedReward("preference", 1.0, scorer, mean=mean, std=std)]
+    return [WeightedReward("preference", 1.0, scorer, mean=mean, std=std)]
 
 
 def _by_rloo(
     run: TrainingRun, reporter: Silent, settings: RlooSettings, begun: Begun, policy: Policy,
-    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[ppo.WeightedReward],
+    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[WeightedReward],
 ) -> dict[str, Any]:  # fmt: skip
     from rewardtrain.trl_training import train_by_rloo
 
@@ -78,7 +79,7 @@ def _by_rloo(
 
 def _by_dpo(
     run: TrainingRun, reporter: Silent, settings: DpoSettings, begun: Begun, policy: Policy,
-    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[ppo.WeightedReward],
+    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[WeightedReward],
 ) -> dict[str, Any]:  # fmt: skip
     """On the comparisons that also taught the round's first reward model; the second's stay unseen."""
     from rewardtrain.trl_training import train_by_dpo
@@ -101,7 +102,7 @@ def _by_dpo(
 
 def _by_best_of_n(
     run: TrainingRun, reporter: Silent, settings: BestOfNSettings, begun: Begun, policy: Policy,
-    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[ppo.WeightedReward],
+    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[WeightedReward],
 ) -> dict[str, Any]:  # fmt: skip
     from rewardtrain import best_of_n
 
@@ -134,5 +135,5 @@ def best_of_n_figures(step: best_of_n.BestOfNStep) -> dict[str, float]:
     }
 
 
-def _ledger(run: TrainingRun, reporter: Silent) -> Callable[[list[ppo.LedgerEntry]], None]:
+def _ledger(run: TrainingRun, reporter: Silent) -> Callable[[list[LedgerEntry]], None]:
     return lambda entries: reporter.ledger([learning._ledger_row(run, entry) for entry in entries])

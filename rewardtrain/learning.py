@@ -34,7 +34,7 @@ from rewardtrain.seeds import stable_seed
 from rewardtrain.team import ALONE, Team
 
 if TYPE_CHECKING:
-    from rewardtrain import ppo, reward_training
+    from rewardtrain import ppo, reward_training, rollouts
     from rewardtrain.reward_model import RewardModel
     from rewardtrain.runs import Silent
     from rewardtrain.training_state import StateKeeper
@@ -208,6 +208,7 @@ def _improve_by_ppo(run: TrainingRun, reporter: Silent, team: Team) -> Outcome:
     from rewardtrain import ppo
     from rewardtrain.policy import load_policy_with_value, reference_policy
     from rewardtrain.precision import check_device
+    from rewardtrain.rollouts import WeightedReward
     from rewardtrain.shared_base import reward_beside
 
     assert run.parent is not None
@@ -227,7 +228,7 @@ def _improve_by_ppo(run: TrainingRun, reporter: Silent, team: Team) -> Outcome:
         begun.scale = team.from_first(lambda: _scale(policy, scorer, prompts, settings))
         reporter.keep(begun=begun.to_json())
     mean, std = begun.scale
-    reward = ppo.WeightedReward("preference", 1.0, scorer, mean=mean, std=std)
+    reward = WeightedReward("preference", 1.0, scorer, mean=mean, std=std)
     trained = ppo.train_policy(
         prompts,
         policy=policy,
@@ -327,7 +328,7 @@ def _produced(run: TrainingRun, kind: str) -> ModelVersion:
     return sibling.produced
 
 
-def load_scorer(version: ModelVersion, *, dtype: str = "float32", device: str = "cpu") -> ppo.Scorer:
+def load_scorer(version: ModelVersion, *, dtype: str = "float32", device: str = "cpu") -> rollouts.Scorer:
     """A scorer of replies; without gradients."""
     import torch
 
@@ -365,10 +366,10 @@ def _dialogues_cut_at_user_turns(run: TrainingRun) -> list[list[Turn]]:
     return [as_turns(row.prompt) for row in rows]
 
 
-def _scale(policy: Any, scorer: ppo.Scorer, prompts: Sequence[Any], settings: AnySettings) -> tuple[float, float]:
+def _scale(policy: Any, scorer: rollouts.Scorer, prompts: Sequence[Any], settings: AnySettings) -> tuple[float, float]:
     """Mean and spread of the reward over the start's own replies to training prompts: fixed for the round."""
-    from rewardtrain import ppo
     from rewardtrain.precision import mixed_precision
+    from rewardtrain.rollouts import reward_scale
     from rewardtrain.sampling import sample_replies
 
     every = max(1, len(prompts) // SCALE_PROMPTS)
@@ -376,7 +377,7 @@ def _scale(policy: Any, scorer: ppo.Scorer, prompts: Sequence[Any], settings: An
     seeds = [stable_seed(settings.seed, "scale", index) for index in range(len(some))]
     with mixed_precision(settings) if isinstance(settings, PpoSettings) else nullcontext():
         replies = sample_replies(policy, policy.tokenizer, some, settings=settings.sampling, seeds=seeds)
-        return ppo.reward_scale(scorer, some, [[reply.text] for reply in replies])
+        return reward_scale(scorer, some, [[reply.text] for reply in replies])
 
 
 def ppo_figures(step: ppo.PpoStep) -> dict[str, float]:
@@ -400,7 +401,7 @@ def ppo_figures(step: ppo.PpoStep) -> dict[str, float]:
     return {f"ppo/{name}": value for name, value in named.items()}
 
 
-def _ledger_row(run: TrainingRun, entry: ppo.LedgerEntry) -> LedgerEntry:
+def _ledger_row(run: TrainingRun, entry: rollouts.LedgerEntry) -> LedgerEntry:
     return LedgerEntry(
         run=run,
         step=entry.step,
@@ -461,14 +462,14 @@ def _gate_prompts(run: TrainingRun, most: int) -> list[list[dict[str, str]]]:
     return [messages for _, messages in sorted(keyed, key=lambda entry: entry[0])[:most]]
 
 
-def _standardised(scorer: ppo.Scorer, before: Any, prompts: Sequence[Any], run: TrainingRun) -> ppo.Scorer:
+def _standardised(scorer: rollouts.Scorer, before: Any, prompts: Sequence[Any], run: TrainingRun) -> rollouts.Scorer:
     """Scores in standard deviations over the old policy's replies, so that two models' figures can be compared."""
     import torch
 
-    from rewardtrain import ppo
+    from rewardtrain.rollouts import reward_scale
 
     replies = _draw(run, before, prompts, "scale")
-    mean, std = ppo.reward_scale(scorer, prompts, [[reply.text] for reply in replies])
+    mean, std = reward_scale(scorer, prompts, [[reply.text] for reply in replies])
     return lambda asked, given: [(torch.as_tensor(own) - mean) / std for own in scorer(asked, given)]
 
 
@@ -484,7 +485,7 @@ def _project_sampling(run: TrainingRun) -> SamplingSettings:
 
 
 def _answers(
-    run: TrainingRun, policy: Any, prompts: Sequence[Any], scorers: Sequence[ppo.Scorer], reference: Any
+    run: TrainingRun, policy: Any, prompts: Sequence[Any], scorers: Sequence[rollouts.Scorer], reference: Any
 ) -> list[Reply]:
     drawn = _draw(run, policy, prompts, "gate")
     texts = [[reply.text] for reply in drawn]

@@ -201,6 +201,7 @@ LEARNING_MODULES = (
     "reward_training",
     "reward_model",
     "ppo",
+    "rollouts",
     "policy",
     "gate",
     "sampling",

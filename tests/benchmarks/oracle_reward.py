@@ -98,8 +98,9 @@ class Judge:
 
 def prepare(folder: Path, seed: int) -> None:
     """Let people rank replies of the start, learn a reward model from it, and fix its scale."""
-    from rewardtrain import ppo, reward_training
+    from rewardtrain import reward_training
     from rewardtrain.policy import load_policy
+    from rewardtrain.rollouts import reward_scale
 
     if (folder / "scale.json").is_file():
         return
@@ -111,7 +112,7 @@ def prepare(folder: Path, seed: int) -> None:
     some = prompts[:: len(prompts) // SCALE_PROMPTS][:SCALE_PROMPTS]
     replies = [[reply.text] for reply in draw(start, some, seed, "scale")]
     with torch.no_grad():
-        mean, std = ppo.reward_scale(trained.reward_model.eval().scores, some, replies)
+        mean, std = reward_scale(trained.reward_model.eval().scores, some, replies)
     (folder / "scale.json").write_text(json.dumps({"mean": mean, "std": std}) + "\n", encoding="utf-8")
 
 
@@ -195,6 +196,7 @@ class _Backbone(nn.Module):
 def train_ours(folder: Path, target: Path, seed: int, settings: PpoSettings) -> None:
     from rewardtrain import ppo
     from rewardtrain.policy import load_policy_with_value, reference_policy
+    from rewardtrain.rollouts import WeightedReward
 
     judge = Judge.load(folder)
     policy = load_policy_with_value(STARTER, seed=seed)
@@ -203,7 +205,7 @@ def train_ours(folder: Path, target: Path, seed: int, settings: PpoSettings) -> 
         with torch.no_grad():
             return judge.reward_model.scores(prompts, replies)
 
-    reward = ppo.WeightedReward("preference", 1.0, scores, mean=judge.mean, std=judge.std)
+    reward = WeightedReward("preference", 1.0, scores, mean=judge.mean, std=judge.std)
     ppo.train_policy(
         openings_of("train"), policy=policy, ref_policy=reference_policy(policy), rewards=[reward], settings=settings
     )
