@@ -286,7 +286,7 @@ def train(way: str, folder: Path, seed: int, settings: PpoSettings) -> None:
 
 def judge_way(way: str, folder: Path, seed: int, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """The way's figures on test openings, and the oracle's score of each of its replies."""
-    from rewardtrain import learning
+    from rewardtrain.gate_run import kl_to
     from rewardtrain.policy import load_policy
     from rewardtrain.starter import measure
 
@@ -304,7 +304,7 @@ def judge_way(way: str, folder: Path, seed: int, prompts: Sequence[Prompt]) -> d
         "distinct_rate": len(set(texts[::JUDGED_REPLIES])) / len(prompts),
         "mean_tokens": sum(len(reply.token_ids) for reply in drawn) / len(drawn),
         "preferred": measure.preference(asked, before, texts).win_rate,
-        "kl_nats": _mean(learning.kl_to(start, policy, asked, drawn, SAMPLING)),
+        "kl_nats": _mean(kl_to(start, policy, asked, drawn, SAMPLING)),
         "learned": float(judge.standardised(raw, float("inf")).mean()),
         "scores": [one.total for one in measure.oracle_scores(zip(asked, texts, strict=True))],
         **(json.loads(took.read_text(encoding="utf-8")) if took.is_file() else {}),
