@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from feedback.models import PromptGroup
 from feedback.snapshots import snapshot_rows
-from rewardtrain import learning
 from rewardtrain.algorithms import BestOfNSettings, DpoSettings, RlooSettings
+from rewardtrain.begun import Begun
 from rewardtrain.errors import NothingToLearn
 from rewardtrain.hyperparameters import PpoSettings
 from rewardtrain.models import TrainingRun
+from rewardtrain.reward_terms import ledger_row, load_scorer, measure_scale
+from rewardtrain.run_files import Outcome, folder_of, keeper_of, save_outcome
+from rewardtrain.training_data import as_comparison, own_share, training_prompts
 
 if TYPE_CHECKING:
-    from rewardtrain import best_of_n, ppo
-    from rewardtrain.learning import Begun, Outcome
+    from rewardtrain import best_of_n
     from rewardtrain.policy import Policy, ReferencePolicy
+    from rewardtrain.rollouts import LedgerEntry, WeightedReward
     from rewardtrain.runs import Silent
 
 
@@ -26,15 +29,15 @@ def improve_policy(run: TrainingRun, reporter: Silent) -> Outcome:
     from rewardtrain.policy import Policy, load_policy_with_value, reference_policy
 
     assert run.parent is not None
-    begun = learning.Begun.of(run)
+    begun = Begun.of(run)
     settings = begun.settings
     assert not isinstance(settings, PpoSettings)
     loaded = load_policy_with_value(
-        learning.folder_of(run.parent), lora=settings.lora if settings.lora.is_on else None, seed=settings.seed
+        folder_of(run.parent), lora=settings.lora if settings.lora.is_on else None, seed=settings.seed
     )
     policy = Policy(loaded.network, loaded.tokenizer).eval()  # the value head is PPO's
     ref_policy = reference_policy(policy)
-    prompts = learning.training_prompts(run, begun.prompt_ids)
+    prompts = training_prompts(run, begun.prompt_ids)
     rewards = _rewards(run, reporter, begun, policy, prompts)
     result = _TRAINERS[type(settings)](run, reporter, settings, begun, policy, ref_policy, prompts, rewards)
     kl_nats = kl_to_start(Drawer(policy, ref_policy, prompts, [], settings.as_drawn()))
@@ -44,28 +47,28 @@ def improve_policy(run: TrainingRun, reporter: Silent) -> Outcome:
         "prompts": len(prompts),
         "kl_nats": kl_nats,
     }
-    return learning._saved(run, "policy", policy.save, result=result, figures={"kl_nats": round(kl_nats, 3)})
+    return save_outcome(run, "policy", policy.save, result=result, figures={"kl_nats": round(kl_nats, 3)})
 
 
 def _rewards(
     run: TrainingRun, reporter: Silent, begun: Begun, policy: Policy, prompts: list[Any]
-) -> list[ppo.WeightedReward]:
+) -> list[WeightedReward]:
     """The reward model in standard deviations over the start's replies; none where DPO has none to be watched by."""
-    from rewardtrain import ppo
+    from rewardtrain.rollouts import WeightedReward
 
     if begun.reward_model is None:
         return []
-    scorer = learning.load_scorer(begun.reward_model)
+    scorer = load_scorer(begun.reward_model)
     if begun.scale is None:
-        begun.scale = learning._scale(policy, scorer, prompts, begun.settings)
+        begun.scale = measure_scale(policy, scorer, prompts, begun.settings)
         reporter.keep(begun=begun.to_json())
     mean, std = begun.scale
-    return [ppo.WeightedReward("preference", 1.0, scorer, mean=mean, std=std)]
+    return [WeightedReward("preference", 1.0, scorer, mean=mean, std=std)]
 
 
 def _by_rloo(
     run: TrainingRun, reporter: Silent, settings: RlooSettings, begun: Begun, policy: Policy,
-    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[ppo.WeightedReward],
+    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[WeightedReward],
 ) -> dict[str, Any]:  # fmt: skip
     from rewardtrain.trl_training import train_by_rloo
 
@@ -78,7 +81,7 @@ def _by_rloo(
 
 def _by_dpo(
     run: TrainingRun, reporter: Silent, settings: DpoSettings, begun: Begun, policy: Policy,
-    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[ppo.WeightedReward],
+    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[WeightedReward],
 ) -> dict[str, Any]:  # fmt: skip
     """On the comparisons that also taught the round's first reward model; the second's stay unseen."""
     from rewardtrain.trl_training import train_by_dpo
@@ -87,7 +90,7 @@ def _by_dpo(
         raise NothingToLearn("DPO learns from a snapshot's rankings, and this project has none. Take one first.")
     rows = [row for row in snapshot_rows(run.snapshot) if row.split == PromptGroup.Split.TRAIN]
     trained = train_by_dpo(
-        [learning.as_comparison(row) for row in learning._share_of(run, rows)], prompts,
+        [as_comparison(row) for row in own_share(run, rows)], prompts,
         policy=policy, ref_policy=ref_policy, rewards=rewards, settings=settings,
         on_begin=reporter.begin, on_step=reporter.step,
     )  # fmt: skip
@@ -101,7 +104,7 @@ def _by_dpo(
 
 def _by_best_of_n(
     run: TrainingRun, reporter: Silent, settings: BestOfNSettings, begun: Begun, policy: Policy,
-    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[ppo.WeightedReward],
+    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[WeightedReward],
 ) -> dict[str, Any]:  # fmt: skip
     from rewardtrain import best_of_n
 
@@ -111,9 +114,7 @@ def _by_best_of_n(
         on_begin=reporter.begin,
         on_step=lambda step: reporter.step(step.step, step.steps, best_of_n_figures(step)),
         ledger=_ledger(run, reporter),
-        keeper=learning._keeper(
-            run, reporter, settings.checkpoint_seconds, reward_model=begun.reward_model.content_hash
-        ),
+        keeper=keeper_of(run, reporter, settings.checkpoint_seconds, reward_model=begun.reward_model.content_hash),
     )  # fmt: skip
     return {"samples": trained.samples, "optimizer_tokens": trained.optimizer_tokens}
 
@@ -134,5 +135,5 @@ def best_of_n_figures(step: best_of_n.BestOfNStep) -> dict[str, float]:
     }
 
 
-def _ledger(run: TrainingRun, reporter: Silent) -> Callable[[list[ppo.LedgerEntry]], None]:
-    return lambda entries: reporter.ledger([learning._ledger_row(run, entry) for entry in entries])
+def _ledger(run: TrainingRun, reporter: Silent) -> Callable[[list[LedgerEntry]], None]:
+    return lambda entries: reporter.ledger([ledger_row(run, entry) for entry in entries])

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from rewardtrain import ppo
 from rewardtrain.algorithms import BestOfNSettings
 from rewardtrain.drawing import Drawer, figures
 from rewardtrain.errors import NothingToLearn, TrainingDiverged
@@ -18,6 +17,7 @@ from rewardtrain.hyperparameters import learning_rate_share
 from rewardtrain.lora import trainable_parameters
 from rewardtrain.optimizer import adamw, set_share
 from rewardtrain.policy import Policy, ReferencePolicy
+from rewardtrain.rollouts import Advice, LedgerEntry, Prompt, Rollout, WeightedReward, ledger_entries
 from rewardtrain.seeds import stable_seed
 from rewardtrain.shared_prefix import length_buckets
 from rewardtrain.training_state import (
@@ -30,7 +30,7 @@ from rewardtrain.training_state import (
     weights_hash,
 )
 
-ADVICE = ppo.Advice(far=(), alike=("repetition_penalty",))
+ADVICE = Advice(far=(), alike=("repetition_penalty",))
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,15 @@ class BestOfNResult:
 
 
 def train_policy(
-    prompts: Sequence[ppo.Prompt],
+    prompts: Sequence[Prompt],
     *,
     policy: Policy,
     ref_policy: ReferencePolicy,
-    rewards: Sequence[ppo.WeightedReward],
+    rewards: Sequence[WeightedReward],
     settings: BestOfNSettings,
     on_begin: Callable[[int, int], object] = lambda steps, done: None,
     on_step: Callable[[BestOfNStep], object] = lambda step: None,
-    ledger: Callable[[list[ppo.LedgerEntry]], object] = lambda entries: None,
+    ledger: Callable[[list[LedgerEntry]], object] = lambda entries: None,
     keeper: StateKeeper | None = None,
 ) -> BestOfNResult:
     """Train `policy` in place; saving it is the caller's. Arguments and errors as those of `ppo.train_policy`.
@@ -94,7 +94,7 @@ def train_policy(
         rollout = drawer.draw(step)
         kept = best_places(rollout)
         done = _learn(policy, optimizer, parameters, rollout, kept, settings, step)
-        ledger(ppo.ledger_entries(rollout, 0.0, step))
+        ledger(ledger_entries(rollout, 0.0, step))
         steps.append(done)
         on_step(done)
         if keeper is not None:
@@ -103,7 +103,7 @@ def train_policy(
     return BestOfNResult(policy, steps, settings.updates * settings.samples_per_update)
 
 
-def best_places(rollout: ppo.Rollout) -> list[int]:
+def best_places(rollout: Rollout) -> list[int]:
     """Per prompt the place of its best paid reply; of equal ones the first drawn."""
     best: dict[int, int] = {}
     for place, owner in enumerate(rollout.owners):
@@ -116,7 +116,7 @@ def _learn(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
     parameters: list[torch.nn.Parameter],
-    rollout: ppo.Rollout,
+    rollout: Rollout,
     kept: list[int],
     settings: BestOfNSettings,
     step: int,
@@ -149,7 +149,7 @@ def _learn(
     )
 
 
-def reply_gradients(policy: Policy, rollout: ppo.Rollout, places: Sequence[int], settings: BestOfNSettings) -> float:
+def reply_gradients(policy: Policy, rollout: Rollout, places: Sequence[int], settings: BestOfNSettings) -> float:
     """Add up the gradients of the mean cross entropy over these replies' tokens; gives its sum. No prompt token counts.
 
     The chances are those at the sampling's temperature, at which the policy speaks.

@@ -1,15 +1,26 @@
-"""Replies drawn, scored and held against the start: what every algorithm of a round does alike, through PPO's code."""
+"""Rollouts without PPO: replies drawn, scored and held against the start, alike for the other algorithms of a round."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rewardtrain import ppo
 from rewardtrain.chat import EncodedPrompt
 from rewardtrain.hyperparameters import PpoSettings
 from rewardtrain.losses import masked_mean
 from rewardtrain.policy import Policy, ReferencePolicy
+from rewardtrain.rollouts import (
+    PPO_ADVICE,
+    Advice,
+    Prompt,
+    Rollout,
+    WeightedReward,
+    by_reference,
+    check_rollout,
+    prompts_of_update,
+    sample_rollout,
+    score,
+)
 from rewardtrain.sampling import encode_for_sampling, sample_replies
 from rewardtrain.seeds import stable_seed
 
@@ -28,10 +39,10 @@ class Drawer:
 
     policy: Policy
     ref_policy: ReferencePolicy
-    prompts: Sequence[ppo.Prompt]
-    rewards: Sequence[ppo.WeightedReward]
+    prompts: Sequence[Prompt]
+    rewards: Sequence[WeightedReward]
     settings: PpoSettings
-    advice: ppo.Advice = ppo.PPO_ADVICE
+    advice: Advice = PPO_ADVICE
     encoded: list[EncodedPrompt] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -42,24 +53,24 @@ class Drawer:
 
     def places(self, step: int) -> list[int]:
         """The prompts of update `step` (from 0), as PPO takes them."""
-        return ppo.prompts_of_update(len(self.prompts), step, self.settings)
+        return prompts_of_update(len(self.prompts), step, self.settings)
 
-    def draw(self, step: int, places: Sequence[int] | None = None) -> ppo.Rollout:
+    def draw(self, step: int, places: Sequence[int] | None = None) -> Rollout:
         """The samples of update `step` (from 0), scored.
 
         Raises  TrainingDiverged at numbers that are none, a KL that explodes or one reply for everybody
         """
         places = self.places(step) if places is None else places
-        rollout = ppo.sample_rollout(
+        rollout = sample_rollout(
             self.policy, self.ref_policy, [self.prompts[place] for place in places],
             [self.encoded[place] for place in places], self.settings, step,
         )  # fmt: skip
-        ppo.score(rollout, self.rewards, self.settings)
-        ppo.check_rollout(rollout, step, self.settings, self.advice)
+        score(rollout, self.rewards, self.settings)
+        check_rollout(rollout, step, self.settings, self.advice)
         return rollout
 
 
-def figures(rollout: ppo.Rollout) -> dict[str, float]:
+def figures(rollout: Rollout) -> dict[str, float]:
     """What samples say of the policy that drew them, under the names that PPO's figures have."""
     replies = rollout.replies
     named = {
@@ -86,8 +97,6 @@ def kl_to_start(drawer: Drawer, most: int = MEASURED_PROMPTS) -> float:
         drawer.policy, drawer.policy.tokenizer, some, settings=settings.sampling,
         seeds=[stable_seed(settings.seed, "distance", place) for place in range(len(some))],
     )  # fmt: skip
-    by_ref_policy = ppo.by_reference(
-        drawer.ref_policy, [one.ids for one in some], [[reply] for reply in replies], settings
-    )
+    by_ref_policy = by_reference(drawer.ref_policy, [one.ids for one in some], [[reply] for reply in replies], settings)
     nats = [float((reply.logprobs - row).sum()) for reply, (row,) in zip(replies, by_ref_policy, strict=True)]
     return sum(nats) / len(nats)

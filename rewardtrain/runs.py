@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -28,10 +28,8 @@ from rewardtrain.child_environment import NICENESS, trainer_environment
 from rewardtrain.errors import CheckpointNotWritten, LearningError
 from rewardtrain.hyperparameters import MOST_PROCESSES
 from rewardtrain.models import LedgerEntry, MetricPoint, TrainingRun
+from rewardtrain.run_files import Outcome, forget_states
 from rewardtrain.team import Team, join, rank
-
-if TYPE_CHECKING:
-    from rewardtrain.learning import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +132,6 @@ def work_on_run(run_id: int, on_progress: Callable[[int, int, Mapping[str, float
     run = queue.claim(TrainingRun, run_id, _token_given())
     if run is None:
         return False
-    from rewardtrain import learning  # loads torch
 
     try:
         with queue.Heartbeat([run]):
@@ -142,7 +139,7 @@ def work_on_run(run_id: int, on_progress: Callable[[int, int, Mapping[str, float
             team.from_first(lambda: run)
             outcome = _work_of(run)(run, Reporter(run, on_progress), team)
         _finish(run, outcome)
-        learning.forget_states(run)
+        forget_states(run)
         return True
     except LeaseLost:
         logger.info("run ended without its lease run=%s", run_id)
@@ -158,13 +155,13 @@ def work_on_run(run_id: int, on_progress: Callable[[int, int, Mapping[str, float
 
 
 def _work_of(run: TrainingRun) -> Callable[[TrainingRun, Silent, Team], Outcome]:
-    from rewardtrain import learning
+    from rewardtrain import gate_run, policy_run, reward_model_run  # what they call loads torch
 
     return {
-        TrainingRun.Kind.REWARD_MODEL: learning.learn_preferences,
-        TrainingRun.Kind.SECOND_REWARD_MODEL: learning.learn_preferences,
-        TrainingRun.Kind.POLICY: learning.improve_policy,
-        TrainingRun.Kind.GATE: learning.measure_gate,
+        TrainingRun.Kind.REWARD_MODEL: reward_model_run.learn_preferences,
+        TrainingRun.Kind.SECOND_REWARD_MODEL: reward_model_run.learn_preferences,
+        TrainingRun.Kind.POLICY: policy_run.improve_policy,
+        TrainingRun.Kind.GATE: gate_run.measure_gate,
     }[TrainingRun.Kind(run.kind)]
 
 

@@ -22,7 +22,6 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, RLOOConfig, RLOOTrainer
 
-from rewardtrain import ppo
 from rewardtrain.algorithms import DpoSettings, RlooSettings
 from rewardtrain.chat import encode_prompt, encode_reply
 from rewardtrain.drawing import Drawer, figures
@@ -33,6 +32,7 @@ from rewardtrain.losses import comparison_pairs
 from rewardtrain.optimizer import adamw
 from rewardtrain.policy import Policy, ReferencePolicy
 from rewardtrain.reward_training import RankedComparison
+from rewardtrain.rollouts import Advice, LedgerEntry, Prompt, Rollout, WeightedReward, ledger_entries
 from rewardtrain.training_state import check_finite
 
 OnStep = Callable[[int, int, Mapping[str, float]], object]
@@ -63,8 +63,8 @@ class _Rloo(_Quiet, RLOOTrainer):
     """TRL's trainer with our drawing: its prompts are places in ours, written as numbers."""
 
     drawer: Drawer
-    on_drawn: Callable[[int, ppo.Rollout], object]
-    rollout: ppo.Rollout
+    on_drawn: Callable[[int, Rollout], object]
+    rollout: Rollout
     drawn = 0
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
@@ -80,15 +80,15 @@ class _Rloo(_Quiet, RLOOTrainer):
 
 
 def train_by_rloo(
-    prompts: Sequence[ppo.Prompt],
+    prompts: Sequence[Prompt],
     *,
     policy: Policy,
     ref_policy: ReferencePolicy,
-    rewards: Sequence[ppo.WeightedReward],
+    rewards: Sequence[WeightedReward],
     settings: RlooSettings,
     on_begin: Callable[[int], object] = lambda steps: None,
     on_step: OnStep = lambda done, total, figures: None,
-    ledger: Callable[[list[ppo.LedgerEntry]], object] = lambda entries: None,
+    ledger: Callable[[list[LedgerEntry]], object] = lambda entries: None,
 ) -> TrlResult:
     """Optimise `policy` in place. A step is an update: one drawing and the optimiser steps it is used for.
 
@@ -102,10 +102,10 @@ def train_by_rloo(
     places = [place for step in range(settings.updates) for place in drawer.places(step)]
     tokens = 0
 
-    def drawn(step: int, rollout: ppo.Rollout) -> None:
+    def drawn(step: int, rollout: Rollout) -> None:
         nonlocal tokens
         tokens += settings.passes * int(rollout.response_mask.sum())
-        ledger(ppo.ledger_entries(rollout, settings.kl_coef, step))
+        ledger(ledger_entries(rollout, settings.kl_coef, step))
 
     def paid(completions: list[str], **_: Any) -> list[float]:
         rollout = trainer.rollout
@@ -149,7 +149,7 @@ def train_by_rloo(
     return TrlResult(samples=settings.updates * settings.samples_per_update, optimizer_tokens=tokens)
 
 
-def _rloo_figures(rollout: ppo.Rollout, logs: Mapping[str, float], settings: RlooSettings) -> dict[str, float]:
+def _rloo_figures(rollout: Rollout, logs: Mapping[str, float], settings: RlooSettings) -> dict[str, float]:
     return {
         **figures(rollout),
         "ppo/kl_coef": settings.kl_coef,
@@ -162,7 +162,7 @@ def _rloo_figures(rollout: ppo.Rollout, logs: Mapping[str, float], settings: Rlo
 
 # DPO
 
-DPO_ADVICE = ppo.Advice(unit="step", far=("beta",), alike=("beta",))
+DPO_ADVICE = Advice(unit="step", far=("beta",), alike=("beta",))
 
 
 class _Dpo(_Quiet, DPOTrainer):
@@ -222,11 +222,11 @@ def _reply_ids(policy: Policy, candidate: Any, longest: int) -> list[int]:
 
 def train_by_dpo(
     comparisons: Sequence[RankedComparison],
-    prompts: Sequence[ppo.Prompt],
+    prompts: Sequence[Prompt],
     *,
     policy: Policy,
     ref_policy: ReferencePolicy,
-    rewards: Sequence[ppo.WeightedReward],
+    rewards: Sequence[WeightedReward],
     settings: DpoSettings,
     on_begin: Callable[[int], object] = lambda steps: None,
     on_step: OnStep = lambda done, total, figures: None,

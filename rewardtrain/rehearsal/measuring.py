@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from feedback.models import ModelVersion, Project, PromptGroup
-from rewardtrain import learning, model_files
+from rewardtrain import model_files
+from rewardtrain.gate_run import kl_to
 from rewardtrain.hyperparameters import SamplingSettings
 from rewardtrain.models import MetricPoint, TrainingRun
+from rewardtrain.reward_terms import load_scorer
 from rewardtrain.run_figures import VIOLATIONS
 from rewardtrain.seeds import stable_seed
 from rewardtrain.starter import measure
@@ -72,7 +74,7 @@ def compare(before: ModelVersion, after: ModelVersion, project: Project, seed: i
     old = answer(old_policy, prompts, seed=seed, max_new_tokens=project.max_new_tokens)
     new = answer(new_policy, prompts, seed=seed + 1, max_new_tokens=project.max_new_tokens)
     preference = measure.preference(prompts, old.texts, new.texts)
-    kl = learning.kl_to(old_policy, new_policy, prompts, new.drawn, sampling(project.max_new_tokens))
+    kl = kl_to(old_policy, new_policy, prompts, new.drawn, sampling(project.max_new_tokens))
     found = {
         "prompts": len(prompts),
         "before": figures(prompts, old),
@@ -134,7 +136,7 @@ def _several_replies(policy: ModelVersion, prompts: Sequence[Any], project: Proj
 
 
 def _scores(version: ModelVersion, prompts: Sequence[Any], replies: Sequence[Sequence[str]]) -> list[list[float]]:
-    scorer = learning.load_scorer(version)
+    scorer = load_scorer(version)
     return [[float(score) for score in own] for own in scorer(prompts, replies)]
 
 

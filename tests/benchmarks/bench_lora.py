@@ -150,6 +150,7 @@ def run(options: dict[str, Any]) -> Callable[[], dict[str, float]]:
     def work() -> dict[str, float]:
         from rewardtrain import ppo
         from rewardtrain.policy import load_policy_with_value, reference_policy
+        from rewardtrain.rollouts import WeightedReward
         from rewardtrain.shared_base import reward_beside
 
         base, folder = Path(options["folder"]) / "base", Path(options["folder"]) / options["reward"]
@@ -169,7 +170,7 @@ def run(options: dict[str, Any]) -> Callable[[], dict[str, float]]:
         started = time.process_time()
         ppo.train_policy(
             asked, policy=policy, ref_policy=ref_policy, settings=settings,
-            rewards=[ppo.WeightedReward("preference", 1.0, scorer.scores)],
+            rewards=[WeightedReward("preference", 1.0, scorer.scores)],
         )  # fmt: skip
         seconds = (time.process_time() - started) / settings.updates
         return {"peak_mb": peak_mb() - imported, "seconds": seconds}

@@ -57,6 +57,8 @@ def ours(options: dict[str, Any]) -> Work:
     from rewardtrain import ppo
     from rewardtrain.hyperparameters import PpoSettings, SamplingSettings
     from rewardtrain.policy import PolicyWithValue, reference_policy
+    from rewardtrain.rollouts import WeightedReward
+    from rewardtrain.sampling import encode_for_sampling
     from tests.benchmarks.bench_reward_model import our_reward_model
 
     tokenizer = word_tokenizer()
@@ -69,7 +71,7 @@ def ours(options: dict[str, Any]) -> Work:
         minibatch_size=MINIBATCH, pass_kl_limit=1e9, sampling=SamplingSettings(max_new_tokens=NEW),
     )  # fmt: skip
     asked = [[{"role": "user", "content": tokenizer.decode(ids)}] for ids in prompts(settings.prompts_per_update)]
-    encoded = len(ppo.encode_for_sampling(policy, tokenizer, asked[0], settings.sampling).ids)
+    encoded = len(encode_for_sampling(policy, tokenizer, asked[0], settings.sampling).ids)
     assert encoded == PROMPT, encoded
 
     def work() -> list[float]:
@@ -80,7 +82,7 @@ def ours(options: dict[str, Any]) -> Work:
 
         ppo.train_policy(
             asked, policy=policy, ref_policy=ref_policy, settings=settings, on_begin=tick, on_step=tick,
-            rewards=[ppo.WeightedReward("preference", 1.0, scorer.scores)],
+            rewards=[WeightedReward("preference", 1.0, scorer.scores)],
         )  # fmt: skip
         return [after - before for before, after in zip(clock[1:], clock[2:], strict=False)]
 

@@ -230,6 +230,7 @@ def our_ppo(options: dict[str, Any]) -> Callable[[], Measured]:
     from rewardtrain import ppo
     from rewardtrain.hyperparameters import PpoSettings, SamplingSettings
     from rewardtrain.policy import PolicyWithValue, reference_policy
+    from rewardtrain.rollouts import WeightedReward
 
     task, device = TASKS[options["size"]], options["device"]
     policy = PolicyWithValue(causal_lm(options), endless_tokenizer())
@@ -251,7 +252,7 @@ def our_ppo(options: dict[str, Any]) -> Callable[[], Measured]:
         clock: list[float] = []
         ppo.train_policy(
             asked, policy=policy, ref_policy=ref_policy, settings=settings,
-            rewards=[ppo.WeightedReward("preference", 1.0, scorer.scores)],
+            rewards=[WeightedReward("preference", 1.0, scorer.scores)],
             on_step=lambda step: clock.append(now(device)),
         )  # fmt: skip
         return of_updates(clock, options)

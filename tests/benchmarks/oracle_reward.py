@@ -98,8 +98,9 @@ class Judge:
 
 def prepare(folder: Path, seed: int) -> None:
     """Let people rank replies of the start, learn a reward model from it, and fix its scale."""
-    from rewardtrain import ppo, reward_training
+    from rewardtrain import reward_training
     from rewardtrain.policy import load_policy
+    from rewardtrain.rollouts import reward_scale
 
     if (folder / "scale.json").is_file():
         return
@@ -111,7 +112,7 @@ def prepare(folder: Path, seed: int) -> None:
     some = prompts[:: len(prompts) // SCALE_PROMPTS][:SCALE_PROMPTS]
     replies = [[reply.text] for reply in draw(start, some, seed, "scale")]
     with torch.no_grad():
-        mean, std = ppo.reward_scale(trained.reward_model.eval().scores, some, replies)
+        mean, std = reward_scale(trained.reward_model.eval().scores, some, replies)
     (folder / "scale.json").write_text(json.dumps({"mean": mean, "std": std}) + "\n", encoding="utf-8")
 
 
@@ -195,6 +196,7 @@ class _Backbone(nn.Module):
 def train_ours(folder: Path, target: Path, seed: int, settings: PpoSettings) -> None:
     from rewardtrain import ppo
     from rewardtrain.policy import load_policy_with_value, reference_policy
+    from rewardtrain.rollouts import WeightedReward
 
     judge = Judge.load(folder)
     policy = load_policy_with_value(STARTER, seed=seed)
@@ -203,7 +205,7 @@ def train_ours(folder: Path, target: Path, seed: int, settings: PpoSettings) -> 
         with torch.no_grad():
             return judge.reward_model.scores(prompts, replies)
 
-    reward = ppo.WeightedReward("preference", 1.0, scores, mean=judge.mean, std=judge.std)
+    reward = WeightedReward("preference", 1.0, scores, mean=judge.mean, std=judge.std)
     ppo.train_policy(
         openings_of("train"), policy=policy, ref_policy=reference_policy(policy), rewards=[reward], settings=settings
     )
@@ -284,7 +286,7 @@ def train(way: str, folder: Path, seed: int, settings: PpoSettings) -> None:
 
 def judge_way(way: str, folder: Path, seed: int, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """The way's figures on test openings, and the oracle's score of each of its replies."""
-    from rewardtrain import learning
+    from rewardtrain.gate_run import kl_to
     from rewardtrain.policy import load_policy
     from rewardtrain.starter import measure
 
@@ -302,7 +304,7 @@ def judge_way(way: str, folder: Path, seed: int, prompts: Sequence[Prompt]) -> d
         "distinct_rate": len(set(texts[::JUDGED_REPLIES])) / len(prompts),
         "mean_tokens": sum(len(reply.token_ids) for reply in drawn) / len(drawn),
         "preferred": measure.preference(asked, before, texts).win_rate,
-        "kl_nats": _mean(learning.kl_to(start, policy, asked, drawn, SAMPLING)),
+        "kl_nats": _mean(kl_to(start, policy, asked, drawn, SAMPLING)),
         "learned": float(judge.standardised(raw, float("inf")).mean()),
         "scores": [one.total for one in measure.oracle_scores(zip(asked, texts, strict=True))],
         **(json.loads(took.read_text(encoding="utf-8")) if took.is_file() else {}),

@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from feedback import invariants
 from feedback.models import Project
-from rewardtrain import checkpoints, command_line, learning, model_files, repeats, rounds, runs
+from rewardtrain import checkpoints, command_line, model_files, repeats, rounds, run_files, runs
 from rewardtrain.errors import NothingToLearn
 from rewardtrain.models import LedgerEntry, MetricPoint, Round, TrainingRun
 from tests import make
@@ -69,7 +69,7 @@ def test_a_round_of_another_algorithm_goes_the_same_way(algorithm: str, project:
     assert LedgerEntry.objects.filter(run=run).count() == run.result["samples"] == (0 if algorithm == "dpo" else 16)
     assert list(invariants.violations()) == []
 
-    before, after = map(learning.folder_of, (turn.policy_before, turn.policy_after))
+    before, after = map(run_files.folder_of, (turn.policy_before, turn.policy_after))
     own = {path.name for path in before.iterdir()} | {checkpoints.MANIFEST}
     assert {path.name for path in after.iterdir()} == own  # data only, nothing of a trainer's
     assert checkpoints.folder_hash(after) != checkpoints.folder_hash(before)
@@ -190,7 +190,7 @@ def test_an_adapter_is_trained_by_every_algorithm(project: Project) -> None:
         run = new_run(project, algorithm, lora={"rank": 2})
         assert runs.work_on_run(run.pk)
         run.refresh_from_db()
-        folder = learning.folder_of(run.produced)
+        folder = run_files.folder_of(run.produced)
         assert {path.name for path in folder.iterdir()} >= {"adapter_model.safetensors", "adapter_config.json"}
         assert not any(path.is_dir() for path in folder.iterdir())  # no adapter but the trained one
         assert run.result["kl_nats"] != 0

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from feedback import invariants
 from feedback.models import ModelVersion, Project
-from rewardtrain import learning, runs, training_state
+from rewardtrain import run_files, runs, training_state
 from rewardtrain.errors import CheckpointNotWritten
 from rewardtrain.models import LedgerEntry, MetricPoint, TrainingRun
 from tests import make
@@ -75,7 +75,7 @@ def ledger(run: TrainingRun) -> list[tuple[Any, ...]]:
 def finished(run: TrainingRun) -> TrainingRun:
     run.refresh_from_db()
     assert run.state == "done", run.error
-    assert not learning.states_folder(run).exists()  # it needs its states no more
+    assert not run_files.states_folder(run).exists()  # it needs its states no more
     return run
 
 
@@ -108,7 +108,7 @@ def test_a_run_that_gets_on_is_not_given_up_however_often_it_is_killed(learned, 
 def test_a_run_whose_states_are_gone_fails_and_does_not_start_anew(learned, monkeypatch):
     run = new_run(learned, "policy")
     killed_at(run, 3, monkeypatch)
-    shutil.rmtree(learning.states_folder(run))
+    shutil.rmtree(run_files.states_folder(run))
     with pytest.raises(training_state.CheckpointMissing):
         runs.work_on_run(run.pk)
     run.refresh_from_db()
@@ -149,7 +149,7 @@ def test_what_was_learned_waits_for_room_as_well(learned, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(learning, "save_checkpoint", full)
+        patch.setattr(run_files, "save_checkpoint", full)
         with pytest.raises(CheckpointNotWritten, match="What was learned"):
             runs.work_on_run(run.pk)
     run.refresh_from_db()
@@ -166,8 +166,8 @@ def test_states_of_runs_that_ended_badly_long_ago_are_removed(learned, monkeypat
             state="failed", error="It broke.", finished_at=ended, lease_token=None, lease_until=None
         )
     runs.work_on_run(run.pk)
-    assert not learning.states_folder(old).exists()
-    assert learning.states_folder(recent).exists()
+    assert not run_files.states_folder(old).exists()
+    assert run_files.states_folder(recent).exists()
 
 
 # Commands

@@ -155,11 +155,12 @@ def improved_policy(device: str) -> dict[str, list[float]]:
     from rewardtrain.hyperparameters import LoraSettings
     from rewardtrain.lora import add_lora
     from rewardtrain.policy import PolicyWithValue, reference_policy
+    from rewardtrain.rollouts import WeightedReward
     from rewardtrain.training_state import StateKeeper, weights_hash
     from tests.rewardtrain.tiny import make_llama, make_tokenizer
     from tests.rewardtrain.trainings import PPO, PROMPTS, count_e
 
-    reward = ppo.WeightedReward("letter e", 1.0, count_e, mean=0.1, std=0.5)
+    reward = WeightedReward("letter e", 1.0, count_e, mean=0.1, std=0.5)
 
     def run(rank: int, folder: str, **changes: Any) -> tuple[PolicyWithValue, ppo.PpoResult]:
         network = add_lora(make_llama(attn_implementation="eager"), LoraSettings(rank=rank))

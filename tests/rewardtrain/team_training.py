@@ -13,6 +13,7 @@ import torch
 from rewardtrain import ppo
 from rewardtrain.policy import PolicyWithValue, reference_policy
 from rewardtrain.reward_training import train_reward_model
+from rewardtrain.rollouts import WeightedReward
 from rewardtrain.team import Team, join, leave
 from rewardtrain.training_state import StateKeeper, StateReader
 from tests.rewardtrain.tiny import make_llama, make_tokenizer
@@ -37,7 +38,7 @@ def learn_policy(base: Path, states: Path, team: Team) -> tuple[Any, list[dict[s
     result = ppo.train_policy(
         PROMPTS, policy=policy, ref_policy=reference_policy(policy), keeper=keeper_of(states, team), team=team,
         settings=dataclasses.replace(PPO, updates=3, samples_per_update=12, minibatch_size=6),
-        rewards=[ppo.WeightedReward("letter e", 1.0, count_e, mean=0.1, std=0.5)],
+        rewards=[WeightedReward("letter e", 1.0, count_e, mean=0.1, std=0.5)],
     )  # fmt: skip
     return policy, [step.to_dict() for step in result.steps]
 

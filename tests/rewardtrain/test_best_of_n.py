@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rewardtrain import best_of_n, ppo
+from rewardtrain import best_of_n, drawing
 from rewardtrain.algorithms import BestOfNSettings
 from rewardtrain.best_of_n import best_places, reply_gradients, train_policy
 from rewardtrain.drawing import Drawer
@@ -16,7 +16,7 @@ from rewardtrain.errors import NothingToLearn, TrainingDiverged
 from rewardtrain.hyperparameters import LoraSettings, SamplingSettings
 from rewardtrain.lora import add_lora
 from rewardtrain.policy import Policy, reference_policy
-from rewardtrain.ppo import WeightedReward
+from rewardtrain.rollouts import Rollout, WeightedReward
 from rewardtrain.training_state import StateKeeper, weights_hash
 from tests.rewardtrain.tiny import make_gpt2, make_llama, make_tokenizer
 from tests.rewardtrain.trainings import PROMPTS
@@ -118,7 +118,7 @@ def test_a_killed_training_ends_with_the_same_weights(lora, tmp_path):
 
 
 def test_a_policy_that_ran_away_is_told_of_with_what_can_be_set(monkeypatch):
-    monkeypatch.setattr(ppo.Rollout, "kl", torch.full((1,), 99.0))
+    monkeypatch.setattr(Rollout, "kl", torch.full((1,), 99.0))
     with pytest.raises(TrainingDiverged, match="At update 1 the KL to the reference was 99.0 .* above 50. Lower learn"):
         train()
     assert {*best_of_n.ADVICE.far, *best_of_n.ADVICE.alike} <= vars(SETTINGS).keys()
@@ -131,8 +131,8 @@ def test_one_reply_for_everybody_is_told_of_with_what_can_be_set(monkeypatch):
         prompt_ids=[[3], [4]], replies=[SimpleNamespace(text="Yes.")] * 2, kl=torch.zeros(1),
         **{name: torch.zeros(1) for name in ("logprobs", "ref_logprobs", "values", "rewards", "advantages")},
     )  # fmt: skip
-    monkeypatch.setattr(ppo, "sample_rollout", lambda *given: rollout)
-    monkeypatch.setattr(ppo, "score", lambda *given: None)
+    monkeypatch.setattr(drawing, "sample_rollout", lambda *given: rollout)
+    monkeypatch.setattr(drawing, "score", lambda *given: None)
     with pytest.raises(TrainingDiverged, match="collapsed. Raise repetition_penalty, or lower learning_rate."):
         drawer.draw(0)
 
@@ -159,4 +159,4 @@ def test_samples_of_a_policy_without_a_value_head_have_no_values():
     drawer = Drawer(policy, reference_policy(policy), PROMPTS, [REWARD], SETTINGS.as_drawn())
     rollout = drawer.draw(0)
     assert not rollout.values.any() and rollout.values.shape == rollout.logprobs.shape
-    assert isinstance(rollout, ppo.Rollout)
+    assert isinstance(rollout, Rollout)

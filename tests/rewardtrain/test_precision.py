@@ -18,6 +18,8 @@ from rewardtrain.policy import PolicyWithValue, load_policy, load_policy_with_va
 from rewardtrain.precision import check_device, mixed_precision, recomputed_layers
 from rewardtrain.reward_model import RewardModel
 from rewardtrain.reward_training import train_reward_model
+from rewardtrain.rollouts import WeightedReward, sample_rollout, score
+from rewardtrain.sampling import encode_for_sampling
 from tests.rewardtrain.tiny import (
     make_bert,
     make_bert_tokenizer,
@@ -34,7 +36,7 @@ BASES = {
     "absolute, with dropout": lambda: (make_gpt2(dropout=0.1), make_tokenizer()),
     "encoder": lambda: (make_bert(), make_bert_tokenizer()),
 }
-REWARD = ppo.WeightedReward("letter e", 1.0, count_e, mean=0.1, std=0.5)
+REWARD = WeightedReward("letter e", 1.0, count_e, mean=0.1, std=0.5)
 TRAIN = planted(24, seed=1)
 BFLOAT16 = {"mixed_precision": "bfloat16"}
 
@@ -89,9 +91,9 @@ def test_a_reward_model_gets_the_same_gradients_from_layers_computed_twice(kind,
 def policy_gradients(settings: PpoSettings, network: Any) -> tuple[dict[str, torch.Tensor], int, Any]:
     """Of the first minibatch of a run, with what its forward passes kept."""
     policy = PolicyWithValue(network, make_tokenizer()).eval()
-    encoded = [ppo.encode_for_sampling(policy, policy.tokenizer, prompt, settings.sampling) for prompt in PROMPTS[:4]]
-    rollout = ppo.sample_rollout(policy, reference_policy(policy), PROMPTS[:4], encoded, settings, 0)
-    ppo.score(rollout, [REWARD], settings)
+    encoded = [encode_for_sampling(policy, policy.tokenizer, prompt, settings.sampling) for prompt in PROMPTS[:4]]
+    rollout = sample_rollout(policy, reference_policy(policy), PROMPTS[:4], encoded, settings, 0)
+    score(rollout, [REWARD], settings)
     rollout.rewards = ppo.token_rewards(rollout, 0.1)
     ppo.estimate_advantages(rollout, settings)
 
@@ -180,9 +182,9 @@ def test_ppo_in_mixed_precision_goes_as_in_whole_and_keeps_weights_whole():
 def test_log_probabilities_of_the_drawing_are_those_of_the_update_in_bfloat16_too():
     settings = dataclasses.replace(PPO, share_prefix=False, **BFLOAT16)
     policy = PolicyWithValue(make_llama(), make_tokenizer()).eval()
-    encoded = [ppo.encode_for_sampling(policy, policy.tokenizer, prompt, settings.sampling) for prompt in PROMPTS[:4]]
+    encoded = [encode_for_sampling(policy, policy.tokenizer, prompt, settings.sampling) for prompt in PROMPTS[:4]]
     with mixed_precision(settings), torch.no_grad():
-        rollout = ppo.sample_rollout(policy, reference_policy(policy), PROMPTS[:4], encoded, settings, 0)
+        rollout = sample_rollout(policy, reference_policy(policy), PROMPTS[:4], encoded, settings, 0)
         again = policy.evaluate_replies(rollout.prompt_ids, [one.token_ids for one in rollout.replies], rollout.owners)
     assert_close(rollout.logprobs, again.logprobs, atol=0.1, rtol=0)
     assert rollout.values.dtype == torch.float32

@@ -21,6 +21,7 @@ from rewardtrain.lora import REWARD, adapters_off, add_frozen_adapter, through_a
 from rewardtrain.policy import PolicyWithValue, load_policy, load_policy_with_value, reference_policy
 from rewardtrain.reward_model import RewardModel
 from rewardtrain.reward_training import train_reward_model
+from rewardtrain.rollouts import WeightedReward
 from rewardtrain.shared_base import RewardOnSharedBase, reward_beside, why_apart
 from rewardtrain.training_state import StateKeeper, weights_hash
 from tests.rewardtrain.tiny import make_gpt2, make_llama, make_tokenizer, save_base, user
@@ -181,7 +182,7 @@ def improved(folders: Folders, *, shares: bool, keeper: StateKeeper | None = Non
     policy = make_policy(folders.base)
     ref_policy = reference_policy(policy)
     scorer = reward_beside(policy, folders.base, folders.reward) if shares else RewardModel.load(folders.reward)
-    rewards = [ppo.WeightedReward("preference", 1.0, scorer.scores, mean=0.1, std=0.5)]
+    rewards = [WeightedReward("preference", 1.0, scorer.scores, mean=0.1, std=0.5)]
     settings = dataclasses.replace(PPO, updates=4, learning_rate=1e-2, warmup_updates=0)
     trained = ppo.train_policy(
         PROMPTS, policy=policy, ref_policy=ref_policy, rewards=rewards, settings=settings, keeper=keeper

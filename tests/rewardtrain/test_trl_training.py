@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from rewardtrain import ppo, trl_training
+from rewardtrain import trl_training
 from rewardtrain.algorithms import DpoSettings, RlooSettings
 from rewardtrain.chat import encode_prompt, encode_reply
 from rewardtrain.drawing import Drawer, kl_to_start
@@ -17,8 +17,8 @@ from rewardtrain.errors import NothingToLearn, TrainingDiverged
 from rewardtrain.hyperparameters import LoraSettings, PpoSettings, SamplingSettings
 from rewardtrain.lora import add_lora
 from rewardtrain.policy import Policy, reference_policy
-from rewardtrain.ppo import WeightedReward
 from rewardtrain.reward_training import RankedComparison
+from rewardtrain.rollouts import PPO_ADVICE, Rollout, WeightedReward
 from rewardtrain.training_state import weights_hash
 from rewardtrain.trl_training import DPO_ADVICE, preference_pairs, train_by_dpo, train_by_rloo
 from tests.rewardtrain.tiny import bot, make_gpt2, make_llama, make_tokenizer, user
@@ -286,13 +286,13 @@ def test_a_loss_that_is_no_number_stops_the_training(train, monkeypatch):
     ids=["rloo", "dpo"],
 )
 def test_a_policy_that_ran_away_is_told_of_with_what_its_algorithm_can_set(train, wanted, monkeypatch):
-    monkeypatch.setattr(ppo.Rollout, "kl", torch.full((1,), 99.0))
+    monkeypatch.setattr(Rollout, "kl", torch.full((1,), 99.0))
     with pytest.raises(TrainingDiverged, match=wanted):
         train()
 
 
 @pytest.mark.parametrize(
-    ("advice", "settings"), [(ppo.PPO_ADVICE, PpoSettings), (ppo.PPO_ADVICE, RlooSettings), (DPO_ADVICE, DpoSettings)]
+    ("advice", "settings"), [(PPO_ADVICE, PpoSettings), (PPO_ADVICE, RlooSettings), (DPO_ADVICE, DpoSettings)]
 )
 def test_advice_names_what_can_be_set(advice, settings):
     assert {*advice.far, *advice.alike} <= {one.name for one in dataclasses.fields(settings)}

@@ -10,8 +10,8 @@ from typing import Any
 from rewardtrain import ppo
 from rewardtrain.hyperparameters import PpoSettings, RewardModelSettings, SamplingSettings
 from rewardtrain.policy import PolicyWithValue, reference_policy
-from rewardtrain.ppo import WeightedReward
 from rewardtrain.reward_training import train_reward_model
+from rewardtrain.rollouts import WeightedReward
 from rewardtrain.training_state import StateKeeper, weights_hash
 from tests.rewardtrain.tiny import make_gpt2, make_llama, make_tokenizer, planted, save_base, user
 

@@ -38,10 +38,12 @@ class Command(BaseCommand):
 
 def _measure(version: ModelVersion, snapshot: Any, split: str) -> dict[str, Any]:
     from feedback.snapshots import snapshot_rows
-    from rewardtrain import learning, model_files
+    from rewardtrain import model_files
     from rewardtrain.reward_model import RewardModel
+    from rewardtrain.reward_model_run import measure_reward_model
+    from rewardtrain.training_data import as_comparison
 
     wanted = {"held-out": {"validation", "test"}, "all": {"train", "validation", "test"}}.get(split, {split})
-    rows = [learning.as_comparison(row) for row in snapshot_rows(snapshot) if row.split in wanted]
+    rows = [as_comparison(row) for row in snapshot_rows(snapshot) if row.split in wanted]
     reward_model = RewardModel.load(model_files.verified_folder(version)[0])
-    return learning.measure_reward_model(reward_model, rows)
+    return measure_reward_model(reward_model, rows)

@@ -1,11 +1,11 @@
-"""What ties rows to learning: here the parts that need no rows."""
+"""What the gate measures: here what needs no rows."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from rewardtrain import learning
+from rewardtrain import gate_run
 from rewardtrain.hyperparameters import SamplingSettings
 from rewardtrain.policy import Policy
 from rewardtrain.sampling import encode_for_sampling, sample_replies
@@ -28,12 +28,12 @@ def slow_kl(policy, reference, prompt, reply, temperature):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 0.0])
 def test_kl_is_measured_at_the_temperature_of_the_drawing(temperature, monkeypatch):
-    monkeypatch.setattr(learning, "KL_TOKENS_PER_FORWARD", 60)  # several forward passes
+    monkeypatch.setattr(gate_run, "KL_TOKENS_PER_FORWARD", 60)  # several forward passes
     policy, reference = (Policy(make_llama(seed=seed), make_tokenizer()).eval() for seed in (1, 2))
     sampling = SamplingSettings(temperature=temperature, max_new_tokens=9)
     drawn = sample_replies(policy, policy.tokenizer, PROMPTS, settings=sampling, seeds=[1, 2, 3])
 
-    found = learning.kl_to(reference, policy, PROMPTS, drawn, sampling)
+    found = gate_run.kl_to(reference, policy, PROMPTS, drawn, sampling)
 
     encoded = [encode_for_sampling(policy, policy.tokenizer, prompt, sampling).ids for prompt in PROMPTS]
     wanted = [
@@ -48,4 +48,4 @@ def test_a_policy_is_at_no_distance_from_itself():
     drawn = sample_replies(
         policy, policy.tokenizer, PROMPTS, settings=SamplingSettings(max_new_tokens=5), seeds=[1, 2, 3]
     )
-    assert learning.kl_to(policy, policy, PROMPTS, drawn, SamplingSettings()) == [0.0, 0.0, 0.0]
+    assert gate_run.kl_to(policy, policy, PROMPTS, drawn, SamplingSettings()) == [0.0, 0.0, 0.0]

@@ -1,0 +1,108 @@
+"""A policy's run: from the policy that serves to a better one, by PPO or the algorithm that the run names."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rewardtrain import alternatives
+from rewardtrain.algorithms import PPO, algorithm_of
+from rewardtrain.begun import Begun
+from rewardtrain.hyperparameters import PpoSettings
+from rewardtrain.models import TrainingRun
+from rewardtrain.reward_terms import ledger_row, measure_scale
+from rewardtrain.run_files import Outcome, folder_of, keeper_of, save_outcome
+from rewardtrain.team import ALONE, Team
+from rewardtrain.training_data import training_prompts
+
+if TYPE_CHECKING:
+    from rewardtrain import ppo
+    from rewardtrain.runs import Silent
+
+
+def improve_policy(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outcome:
+    """A better policy from the one that serves, by the algorithm the run names; what it cost is in the result."""
+    algorithm, began = algorithm_of(run.hyperparameters), time.process_time()
+    outcome = _improve_by_ppo(run, reporter, team) if algorithm == PPO else alternatives.improve_policy(run, reporter)
+    (seconds,) = team.sums([time.process_time() - began])
+    outcome.result.update(algorithm=algorithm, cpu_seconds=round(seconds, 1))
+    return outcome
+
+
+def _improve_by_ppo(run: TrainingRun, reporter: Silent, team: Team) -> Outcome:
+    """PPO from the policy that serves, against the round's reward model, held to where it started."""
+    from rewardtrain import ppo
+    from rewardtrain.policy import load_policy_with_value, reference_policy
+    from rewardtrain.precision import check_device
+    from rewardtrain.rollouts import WeightedReward
+    from rewardtrain.shared_base import reward_beside
+
+    assert run.parent is not None
+    begun = team.from_first(lambda: Begun.of(run))
+    settings = begun.settings
+    assert isinstance(settings, PpoSettings) and begun.reward_model is not None
+    reward_folder = folder_of(begun.reward_model)
+    folder = folder_of(run.parent)
+    policy = load_policy_with_value(
+        folder, lora=settings.lora if settings.lora.is_on else None, seed=settings.seed,
+        dtype=settings.dtype, device=check_device(settings.device),
+    )  # fmt: skip
+    ref_policy = reference_policy(policy)
+    scorer = reward_beside(policy, folder, reward_folder, dtype=settings.dtype).scores
+    prompts = training_prompts(run, begun.prompt_ids)
+    if begun.scale is None:
+        begun.scale = team.from_first(lambda: measure_scale(policy, scorer, prompts, settings))
+        reporter.keep(begun=begun.to_json())
+    mean, std = begun.scale
+    reward = WeightedReward("preference", 1.0, scorer, mean=mean, std=std)
+    trained = ppo.train_policy(
+        prompts,
+        policy=policy,
+        ref_policy=ref_policy,
+        rewards=[reward],
+        settings=settings,
+        on_begin=reporter.begin,
+        on_step=lambda step: reporter.step(step.step, step.steps, ppo_figures(step)),
+        ledger=lambda entries: reporter.ledger([ledger_row(run, entry) for entry in entries]),
+        keeper=keeper_of(
+            run, reporter, settings.checkpoint_seconds, team, reward_model=begun.reward_model.content_hash
+        ),
+        team=team,
+    )
+    if not team.is_first:
+        return Outcome(result={})
+    result = {
+        "reward_model": begun.reward_model.pk,
+        "scale": {"preference": {"mean": mean, "std": std}},
+        "prompts": len(prompts),
+        "samples": trained.samples,
+        "dialogues_cut": trained.dialogues_cut,
+        "turns_cut": trained.turns_cut,
+        "kl_nats": trained.kl_nats,
+        "optimizer_tokens": sum(
+            round(step.passes * step.response_tokens * settings.samples_per_update) for step in trained.steps
+        ),
+    }
+    figures = {"kl_nats": round(trained.kl_nats, 3), "updates": settings.updates}
+    return save_outcome(run, "policy", policy.save, result=result, figures=figures, beside=policy.save_value_head)
+
+
+def ppo_figures(step: ppo.PpoStep) -> dict[str, float]:
+    """An update's figures under the names the pages and the terminal show."""
+    named = {
+        "reward": step.reward,
+        "kl_nats": step.kl_nats,
+        "kl_coef": step.kl_coef,
+        "entropy": step.entropy,
+        "clip_fraction": step.clip_fraction,
+        "policy_loss": step.policy_loss,
+        "value_loss": step.value_loss,
+        "explained_variance": step.explained_variance,
+        "gradient_norm": step.gradient_norm,
+        "learning_rate": step.learning_rate,
+        "length": step.response_tokens,
+        "finished_rate": step.finished_rate,
+        "distinct_rate": step.distinct_rate,
+        **step.terms,
+    }
+    return {f"ppo/{name}": value for name, value in named.items()}

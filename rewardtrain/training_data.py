@@ -1,0 +1,70 @@
+"""What runs learn from: a project's prompts and its snapshot's rows, as trainers take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from feedback.models import Prompt, PromptGroup
+from feedback.prompts import fingerprint
+from feedback.snapshots import RankedRow, snapshot_rows
+from rewardtrain.chat import Turn, as_turns
+from rewardtrain.errors import NothingToLearn
+from rewardtrain.gate import GateSettings
+from rewardtrain.models import TrainingRun
+from rewardtrain.seeds import stable_seed
+
+if TYPE_CHECKING:
+    from rewardtrain import reward_training
+
+MOST_PROMPTS = 20_000
+
+
+def as_comparison(row: RankedRow) -> reward_training.RankedComparison:
+    """A snapshot's row as the trainer takes it."""
+    from rewardtrain.reward_training import RankedComparison
+
+    return RankedComparison(
+        prompt=as_turns(row.prompt),
+        candidates=[as_turns(candidate["turns"]) for candidate in row.candidates],
+        ranks=row.ranks,
+        strength=row.strength,
+        all_bad=row.all_bad,
+    )
+
+
+def own_share(run: TrainingRun, rows: list[RankedRow]) -> list[RankedRow]:
+    """The comparisons this run may train on: in a round, its own side of the division by opening."""
+    if run.round is None:
+        return rows
+    second_share = GateSettings.from_dict(run.round.hyperparameters.get("gate", {})).second_share
+    is_second = run.kind == TrainingRun.Kind.SECOND_REWARD_MODEL
+    own = [row for row in rows if _kept_for_second(row, run.round.seed, second_share) == is_second]
+    return own or rows
+
+
+def _kept_for_second(row: RankedRow, seed: int, share: float) -> bool:
+    return stable_seed(seed, fingerprint(row.prompt)) / 2**63 < share
+
+
+def training_prompt_ids(run: TrainingRun) -> list[int]:
+    """The training split's prompts; also those that annotators are not offered: imported, or written by a person."""
+    prompts = Prompt.objects.filter(project=run.project).of_split(PromptGroup.Split.TRAIN)
+    return list(prompts.order_by("content_hash").values_list("pk", flat=True)[:MOST_PROMPTS])
+
+
+def training_prompts(run: TrainingRun, ids: Sequence[int]) -> list[list[Turn]]:
+    """What PPO answers: these prompts, and people's dialogues of the snapshot cut where a reply was wanted."""
+    prompts = Prompt.objects.in_bulk(ids)
+    openings = [as_turns(prompts[pk].messages) for pk in ids]
+    found = openings + _dialogues_cut_at_user_turns(run)
+    if not found:
+        raise NothingToLearn("The training split has no prompts. Import prompts, or let people open dialogues first.")
+    return found
+
+
+def _dialogues_cut_at_user_turns(run: TrainingRun) -> list[list[Turn]]:
+    if run.snapshot is None:
+        return []
+    rows = [row for row in snapshot_rows(run.snapshot) if row.split == PromptGroup.Split.TRAIN and len(row.prompt) > 1]
+    return [as_turns(row.prompt) for row in rows]
