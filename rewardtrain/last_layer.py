@@ -98,6 +98,8 @@ def _can_read_some(trunk: nn.Module) -> bool:
     if trunk.training and any(getattr(module, "gradient_checkpointing", False) for module in trunk.modules()):
         return False
     parts = _positionwise_parts(trunk)
+    if trunk.training and any(_drops_out(part) for part in parts):
+        return False  # fewer random numbers would be drawn, so that the rest would be dropped otherwise
     tried: _Tried | None = getattr(trunk, _TRIED, None)
     if (
         tried is None
@@ -108,6 +110,10 @@ def _can_read_some(trunk: nn.Module) -> bool:
         tried = _Tried(parts, bool(parts) and _hooked_reads_alike(trunk, parts))
         setattr(trunk, _TRIED, tried)
     return tried.fits
+
+
+def _drops_out(part: nn.Module) -> bool:
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in part.modules())
 
 
 def _hooked_reads_alike(trunk: nn.Module, parts: list[nn.Module]) -> bool:

@@ -109,6 +109,16 @@ def test_layers_that_are_computed_again_are_left_whole():
         assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("dropout", "training", "saves"), [(0.1, True, False), (0.1, False, True), (0.0, True, True)])
+def test_where_a_part_drops_out_the_whole_layer_is_computed(dropout, training, saves):
+    trunk = trunk_of(make_gpt2(dropout=dropout)).train(training)
+    torch.manual_seed(0)
+    whole = states(trunk)
+    torch.manual_seed(0)
+    some = states(trunk, READ)
+    assert torch.equal(some, whole) is not saves
+
+
 class OddFeedForward(nn.Module):
     """Looks at all positions at once."""
 
