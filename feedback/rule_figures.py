@@ -18,6 +18,7 @@ from feedback.models import ModelVersion, Probe, Project, Rule, RuleJudgement, R
 FEW_UNITS = 10  # dialogues judged by two or more, below which alpha says nothing
 LOW_ALPHA = 0.6
 FAIR_ALPHA = 0.8  # Krippendorff 2004: rely on what reaches 0.8
+OFTEN_SPLIT = 0.1  # share of dialogues that some call broken and others kept
 OFTEN_BROKEN = 0.10  # surely broken more often than this: people should train on it
 
 
@@ -41,6 +42,7 @@ class RuleFigures:
     broken: Share  # of probes of the serving policy that were judged
     before: Share  # the same of the policy before it
     agreement: Alpha
+    split: float = 0.0  # share of the dialogues judged by several that some call broken and others kept
     auc: float | None = None
     has_auc: bool = False
 
@@ -54,11 +56,14 @@ class RuleFigures:
 
     @property
     def people_differ(self) -> bool:
-        """Agreement is low, and surely below what can be relied on."""
+        """Agreement is low and surely below what can be relied on, and people do stand on both sides.
+
+        The last because alpha is low by itself where nearly nothing is broken: a few odd answers weigh much then.
+        """
         one = self.agreement
         if self.has_few_units or one.value is None or one.interval is None:
             return False
-        return one.value < LOW_ALPHA and one.interval[1] < FAIR_ALPHA
+        return one.value < LOW_ALPHA and one.interval[1] < FAIR_ALPHA and self.split >= OFTEN_SPLIT
 
     @property
     def is_often_broken(self) -> bool:
@@ -93,6 +98,10 @@ class SetFigures:
         return [one for one in self.rules if one.next.kind == "train"]
 
     @property
+    def needing(self) -> int:
+        return sum(one.next.needs_manager for one in self.rules)
+
+    @property
     def short_of_probes(self) -> list[RuleFigures]:
         return [one for one in self.rules if one.next.kind == "probe"]
 
@@ -124,6 +133,16 @@ def broken_share(probes: Iterable[Sequence[float]]) -> Share:
     return Share(sum(judged), len(judged))
 
 
+def split_share(units: Iterable[Sequence[int]]) -> float:
+    """The share of the dialogues judged by several that some call broken (1, 2) and others kept (4, 5).
+
+    >>> split_share([[1, 5], [1, 2, 3], [4, 4], [1]]), split_share([])
+    (0.3333333333333333, 0.0)
+    """
+    several = [verdicts for verdicts in units if len(verdicts) > 1]
+    return sum(min(one) < 3 < max(one) for one in several) / len(several) if several else 0.0
+
+
 # From the rows
 
 
@@ -150,6 +169,7 @@ def figures_of(rule_set: RuleSet) -> SetFigures:
             broken=share(rule, policy),
             before=share(rule, before),
             agreement=alpha_of(verdicts.get(rule.pk, {}).values()),
+            split=split_share(verdicts.get(rule.pk, {}).values()),
             auc=aucs.get(rule.key),
             has_auc=rule.key in aucs,
         )

@@ -143,9 +143,28 @@ def remove_rule(*, rule: Rule, by: User | None, seen: str = "") -> None:
     """
     draft = _editable(rule.rule_set)
     rule = _as_seen(draft, rule, seen)
-    _note("rule.removed", draft, rule, by)
+    _note("rule.removed", draft, rule, by, name=rule.name, wording=rule.wording)
     rule.delete()
     _renumber(list(draft.rules.all()))
+
+
+@transaction.atomic
+def bring_back(*, draft: RuleSet, key: str, by: User | None) -> Rule:
+    """Put a published rule that was removed from a draft back at its end; the draft's own where it is there already.
+
+    Raises  RuleSetFrozen, RuleSetChanged
+    """
+    draft = _editable(draft)
+    if found := draft.rules.filter(key=key).first():
+        return found
+    published = published_set(draft.project)
+    before = published.rules.filter(key=key).first() if published else None
+    if before is None:
+        raise RuleSetChanged("The published rules have none such any more. Add it anew if it is wanted.")
+    _refuse_same_name(draft, before.name)
+    rule = Rule.objects.create(rule_set=draft, key=key, position=draft.rules.count() + 1, **values_of(before))
+    _note("rule.brought_back", draft, rule, by)
+    return rule
 
 
 @transaction.atomic
@@ -335,13 +354,19 @@ def differences(draft: RuleSet, published: RuleSet | None) -> Differences:
     before = {rule.key: rule for rule in published.rules.all()} if published else {}
     keys = {rule.key for rule in now}
     pairs = [(before[rule.key], rule) for rule in now if rule.key in before]
-    found = [RuleChange(old, new, changes) for old, new in pairs if (changes := _changes(old, new))]
+    found = [change for old, new in pairs if (change := change_between(old, new))]
     return Differences(
         added=[rule for rule in now if rule.key not in before],
         removed=[rule for key, rule in before.items() if key not in keys],
         changed=found,
         is_reordered=[new.key for _, new in pairs] != [key for key in before if key in keys],
     )
+
+
+def change_between(before: Rule, after: Rule) -> RuleChange | None:
+    """What differs between two versions of a rule; None where nothing does."""
+    changes = _changes(before, after)
+    return RuleChange(before, after, changes) if changes else None
 
 
 def _changes(before: Rule, after: Rule) -> list[FieldChange]:

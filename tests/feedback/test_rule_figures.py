@@ -119,9 +119,14 @@ def test_the_newest_rule_models_auc_is_shown_and_too_few_is_told_from_nothing(pr
     ],
 )
 def test_what_a_rule_asks_for(broken: Share, agreement: Alpha, kind: str) -> None:
-    found = RuleFigures(Rule(probe_quota=60), broken, Share(0, 0), agreement).next
+    found = RuleFigures(Rule(probe_quota=60), broken, Share(0, 0), agreement, split=0.2).next
     assert (found.kind, found.probes) == (kind, 60 - broken.total if kind == "probe" else 0)
     assert found.needs_manager == (kind in ("reword", "train"))
+
+
+def test_odd_answers_about_what_is_hardly_ever_broken_ask_for_no_rewording() -> None:
+    rare = RuleFigures(Rule(probe_quota=60), Share(1, 60), Share(0, 0), Alpha(0.2, (0.0, 0.4), 60), split=0.05)
+    assert rare.next.kind == "nothing"
 
 
 def test_more_rules_ask_no_more_of_the_database(project) -> None:

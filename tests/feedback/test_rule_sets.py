@@ -146,6 +146,16 @@ def test_rules_are_moved_and_removed_and_numbered_again(draft, maria) -> None:
     assert actions()[1:] == ["rule.moved", "rule.removed", "rule_set.reordered"]
 
 
+def test_a_removed_rule_is_brought_back_under_its_key(draft, maria) -> None:
+    rule_sets.edit_rule(rule=draft.rules.get(key="r1"), by=maria, wording="Other words.")
+    rule_sets.remove_rule(rule=draft.rules.get(key="r1"), by=maria)
+    back = rule_sets.bring_back(draft=draft, key="r1", by=maria)
+    assert (back.position, back.wording) == (3, "Do not do the thing number 1.")
+    assert rule_sets.bring_back(draft=draft, key="r1", by=maria) == back
+    with pytest.raises(RuleSetChanged):
+        rule_sets.bring_back(draft=draft, key="r9", by=maria)
+
+
 def test_what_another_window_removed_is_not_edited(draft, maria) -> None:
     rule = draft.rules.get(key="r1")
     rule_sets.remove_rule(rule=draft.rules.get(key="r1"), by=maria)
