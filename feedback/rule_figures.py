@@ -146,9 +146,9 @@ def split_share(units: Iterable[Sequence[int]]) -> float:
 # From the rows
 
 
-def figures_of(rule_set: RuleSet) -> SetFigures:
-    """Every rule of a set in figures, in the order of the set, for the policy that serves and the one before it."""
-    rules = list(rule_set.rules.select_related("rule_set"))
+def figures_of(rule_set: RuleSet, only: Rule | None = None) -> SetFigures:
+    """Every rule of a set (or only one) in figures, in its order, for the policy that serves and the one before it."""
+    rules = [only] if only else list(rule_set.rules.select_related("rule_set"))
     counts_for = rule_sets.lineages(rules)
     verdicts = _verdicts(counts_for)
     probes = _probes(counts_for)
@@ -178,11 +178,6 @@ def figures_of(rule_set: RuleSet) -> SetFigures:
     return SetFigures(
         found, policy, before, _together(one.broken for one in found), _together(one.before for one in found)
     )
-
-
-def figures_of_rule(rule: Rule) -> RuleFigures:
-    """One rule in figures."""
-    return next(one for one in figures_of(rule.rule_set).rules if one.rule.pk == rule.pk)
 
 
 def _together(shares: Iterable[Share]) -> Share:

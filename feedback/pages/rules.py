@@ -203,13 +203,12 @@ def rule(request: HttpRequest, slug: str, key: str) -> HttpResponse:
     project = managed_project(request, slug)
     found = _newest(project, key)
     found.rule_set.project = project
-    everything = rule_figures.figures_of(found.rule_set)
-    one = next(each for each in everything.rules if each.rule.pk == found.pk)
+    figures = rule_figures.figures_of(found.rule_set, only=found)
     shows_all = request.GET.get("show") == "all"
     broken, judged = judged_dialogues(found)
     page = Paginator(judged if shows_all else broken, A_PAGE).get_page(request.GET.get("page"))
     context = {
-        "project": project, "rule": found, "one": one, "plot": plot_of(one, everything), "figures": everything,
+        "project": project, "rule": found, "one": figures.rules[0], "figures": figures,
         "chapters": history(project, key), "shows_all": shows_all, "count_broken": len(broken),
         "count_judged": len(judged), "page": page, "dialogues": _read(page, found),
     }  # fmt: skip

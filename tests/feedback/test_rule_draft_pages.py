@@ -176,3 +176,12 @@ def test_discarding_a_draft_asks_for_a_word(manager, project, published, draft):
     reply = manager.post(where, {"word": " Discard ", "seen": manager.get(where).context["seen"]}, follow=True)
     assert "Draft 2 was discarded." in reply.content.decode()
     assert list(project.rule_sets.all()) == [published]
+
+
+def test_who_comes_to_a_draft_that_is_gone_is_told_so(manager, project, published):
+    for name, *args in [("rule_draft",), ("add_rule",), ("edit_rule", "r1"), ("compare_rules",), ("discard_rules",)]:
+        for reply in (manager.get(address(project, name, *args)), manager.post(address(project, name, *args))):
+            assert reply.status_code == 405 or reply.url == address(project)
+    assert "There is no draft any more" in text_of(manager, address(project))
+    reply = manager.post(address(project, "move_rule", "r1"), {"to": "up"}, **HTMX)
+    assert reply["HX-Redirect"] == address(project)

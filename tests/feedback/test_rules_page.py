@@ -72,7 +72,8 @@ def test_every_page_opens_for_its_manager_and_deeds_want_a_post(manager, project
 
 
 def test_what_is_not_there_is_not_found(manager, project, rules):
-    for name, *args in [("rule", "r9"), ("rule_version", 9), ("rule_draft",), ("edit_rule", "r1"), ("add_rule",)]:
+    rule_sets.open_draft(project=project, by=None)
+    for name, *args in [("rule", "r9"), ("rule_version", 9), ("rule_version", 2), ("edit_rule", "r9")]:
         assert manager.get(address(project, name, *args)).status_code == 404, name
     stray = make.make_rule_set(make.make_project("orchard"), rules=1)
     make.make_rule(rule_sets.open_draft(project=stray.project, by=None), key="only-there")
