@@ -18,6 +18,7 @@ from feedback.errors import (
 )
 from feedback.models import AuditEntry, Project, Rule, RuleJudgement, RuleSet, User
 from tests import make
+from tests.threads import at_once, raised
 
 pytestmark = pytest.mark.django_db
 
@@ -310,3 +311,44 @@ def test_only_judgements_in_force_count(published) -> None:
     judgement.pk, judgement.revision, judgement.withdrawn = None, 2, True
     judgement.save(force_insert=True)
     assert not rule_sets.judgements_of(published.rules.get(key="r1")).exists()
+
+
+# At the same moment
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_who_publish_at_once_publish_once() -> None:
+    project = make.make_project()
+    make.make_rule_set(project)
+    draft = rule_sets.open_draft(project=project, by=None)
+    rule_sets.edit_rule(rule=draft.rules.get(key="r1"), by=None, theme="Kindness")
+    seen = rule_sets.fingerprint(draft)
+
+    def publish() -> RuleSet:
+        return rule_sets.publish(draft=RuleSet.objects.get(pk=draft.pk), by=None, seen=seen)
+
+    results = at_once(publish, publish)
+    assert len(raised(results, RuleSetFrozen, RuleSetChanged)) == 1
+    assert list(RuleSet.objects.values_list("number", "state")) == [(1, "retired"), (2, "published")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_who_open_a_draft_at_once_open_one() -> None:
+    project = make.make_project()
+    make.make_rule_set(project)
+    one, other = at_once(*[lambda: rule_sets.open_draft(project=project, by=None)] * 2)
+    assert one == other and one.rules.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_edit_comes_before_a_publication_or_not_at_all() -> None:
+    project = make.make_project()
+    draft = make.make_rule_set(project, published=False)
+    rule = draft.rules.get(key="r1")
+    results = at_once(
+        lambda: rule_sets.publish(draft=draft, by=None),
+        lambda: rule_sets.edit_rule(rule=rule, by=None, name="Another"),
+    )
+    refused = raised(results, RuleSetFrozen)
+    assert Rule.objects.get(pk=rule.pk).name == ("Rule 1" if refused else "Another")
+    assert rule_sets.published_set(project) == draft
