@@ -442,9 +442,19 @@ def _continued(
         )
     before = {rule.key: rule for rule in published.rules.all()} if published else {}
     anew = {change.after.key for change in found.asking if decisions[change.after.key] == STALE}
+    kept = [(rule, before[rule.key]) for rule in draft.rules.all() if rule.key in before and rule.key not in anew]
+    return kept + _returning(draft, found.added)
+
+
+def _returning(draft: RuleSet, added: list[Rule]) -> list[tuple[Rule, Rule]]:
+    """(rule, the one it continues) of rules that were away and come back in the very words they had last."""
+    earlier = Rule.objects.filter(rule_set__project=draft.project, key__in=[rule.key for rule in added])
+    last = {rule.key: rule for rule in earlier.exclude(rule_set=draft).order_by("rule_set__number")}
     return [
-        (rule, before[rule.key]) for rule in draft.rules.all() if rule.key in before and rule.key not in anew
-    ]  # fmt: skip
+        (rule, last[rule.key])
+        for rule in added
+        if rule.key in last and all(getattr(rule, name) == getattr(last[rule.key], name) for name in TEXT)
+    ]
 
 
 def _put_in_force(draft: RuleSet, published: RuleSet | None, by: User | None, note: str) -> None:

@@ -313,6 +313,21 @@ def test_only_judgements_in_force_count(published) -> None:
     assert not rule_sets.judgements_of(published.rules.get(key="r1")).exists()
 
 
+def test_a_rule_that_comes_back_in_its_own_words_goes_on_and_in_others_begins_anew(project, published, maria) -> None:
+    kept = make.make_judgement(make.make_probe(published.rules.get(key="r1")))
+    away = rule_sets.open_draft(project=project, by=maria)
+    for key in ("r1", "r2"):
+        rule_sets.remove_rule(rule=away.rules.get(key=key), by=maria)
+    rule_sets.publish(draft=away, by=maria)
+    back = rule_sets.open_draft(project=project, by=maria)
+    for rule in published.rules.filter(key__in=["r1", "r2"]):
+        words = {"wording": "Other words."} if rule.key == "r2" else {}
+        rule_sets.add_rule(draft=back, by=maria, key=rule.key, **(rule_sets.values_of(rule) | words))
+    rule_sets.publish(draft=back, by=maria)
+    assert list(rule_sets.judgements_of(back.rules.get(key="r1"))) == [kept]
+    assert back.rules.get(key="r2").continues is None
+
+
 # At the same moment
 
 
