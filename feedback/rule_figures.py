@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 from feedback import rule_sets
 from feedback.agreement import Alpha, Share, alpha_of
@@ -214,8 +215,26 @@ def _policies(project: Project, probed: set[int | None]) -> tuple[ModelVersion |
 def _aucs(project: Project) -> dict[str, float | None]:
     """{key of a rule: AUC of the newest rule model, None where it had too few to tell}."""
     newest = ModelVersion.objects.filter(project=project, kind=ModelVersion.Kind.RULE).order_by("-number").first()
-    rows = newest.figures.get("rules") if newest and isinstance(newest.figures, dict) else None
-    if not isinstance(rows, dict):
-        return {}
-    found = {key: row.get("auc") if isinstance(row, dict) else None for key, row in rows.items()}
-    return {key: float(auc) if isinstance(auc, int | float) else None for key, auc in found.items()}
+    return aucs_in(newest.figures if newest else None)
+
+
+def aucs_in(figures: Any) -> dict[str, float | None]:
+    """{key of a rule: AUC} of a rule model's reported figures; nothing where they are of another form.
+
+    Read from `rules`: {key: {"auc": …}}, or [{"key": …, "all": …}] with `all` over all dialogues judged by a rule.
+
+    >>> aucs_in({"rules": {"kind": {"auc": 0.9}}}), aucs_in({"rules": [{"key": "kind", "all": None}]}), aucs_in([])
+    ({'kind': 0.9}, {'kind': None}, {})
+    """
+    rules = figures.get("rules") if isinstance(figures, dict) else None
+    rows = (
+        [{"key": key} | row for key, row in rules.items() if isinstance(row, dict)]
+        if isinstance(rules, dict)
+        else rules
+    )
+    found: dict[str, float | None] = {}
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict) and isinstance(row.get("key"), str):
+            auc = row.get("auc", row.get("all"))
+            found[row["key"]] = float(auc) if isinstance(auc, int | float) else None
+    return found

@@ -100,6 +100,9 @@ def test_the_newest_rule_models_auc_is_shown_and_too_few_is_told_from_nothing(pr
     assert [(one.auc, one.has_auc) for one in figures_of(rules).rules] == [(None, True), (None, False)]
     make.make_model(project, kind="rule", figures={"rules": {"r1": {"auc": 0.91}, "r2": {"auc": 1}}})
     assert [one.auc for one in figures_of(rules).rules] == [0.91, 1.0]
+    listed = [{"key": "r1", "own": 0.2, "all": 0.8}, {"key": "r2", "own": None, "all": None}, "r3", {"all": 1}]
+    make.make_model(project, kind="rule", figures={"rules": listed})
+    assert [(one.auc, one.has_auc) for one in figures_of(rules).rules] == [(0.8, True), (None, True)]
     for figures in ({}, {"rules": []}, {"rules": {"r1": 3}}, []):
         make.make_model(project, kind="rule", figures=figures)
         assert [one.auc for one in figures_of(rules).rules] == [None, None]
