@@ -133,6 +133,8 @@ def _say(form: RuleForm, err: FeedbackError) -> None:
 
 
 def _show_form(request: HttpRequest, found: RuleSet, form: RuleForm, rule: Rule | None) -> HttpResponse:
+    if wrong := next((name for name in form.fields if name in form.errors), None):
+        form.fields[wrong].widget.attrs["autofocus"] = True
     published = rule_sets.published_set(found.project)
     before = published.rules.filter(key=rule.key).first() if published and rule else None
     context = {

@@ -79,6 +79,7 @@ def test_what_is_refused_is_said_beside_its_field_and_kept(manager, project, dra
     page = manager.post(address(project, "add_rule"), RULE | {"name": "", "is_sensitive": "on", "weight": "-1"})
     body = page.content.decode()
     assert "Give it a short name" in body and "Write a number from 0 to 100." in body
+    assert body.count("autofocus") == 1 and body.index("autofocus") < body.index("id_wording")
     assert 'aria-invalid="true"' in body and "id_name_error" in body and "Be kind.</textarea>" in body
     page = manager.post(address(project, "add_rule"), RULE | {"is_sensitive": "on"})
     assert "Say what may appear while it is probed" in page.content.decode()
