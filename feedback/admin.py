@@ -13,7 +13,7 @@ from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.core.exceptions import ValidationError
-from django.db.models import Max, QuerySet
+from django.db.models import Count, Max, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
@@ -22,16 +22,21 @@ from django.utils.text import Truncator
 from feedback import audit, generation, queue
 from feedback.models import (
     AuditEntry,
+    Consent,
     Dialogue,
     GenerationRequest,
     Import,
     Membership,
     ModelVersion,
+    Probe,
     Project,
     Prompt,
     PromptGroup,
     RankEntry,
     Ranking,
+    Rule,
+    RuleJudgement,
+    RuleSet,
     Snapshot,
     Turn,
     User,
@@ -489,6 +494,54 @@ class RankingAdmin(EvidenceAdmin):
     list_filter = ["comparison__dialogue__project", "withdrawn", "counts", "all_bad"]
     list_select_related = ["annotator"]
     inlines = [RankEntryInline]
+
+
+class RuleInline(EvidenceInline):
+    model = Rule
+    fields = ["position", "key", "name", "category", "theme", "wording", "is_sensitive", "probe_quota", "weight"]
+
+
+@admin.register(RuleSet)
+class RuleSetAdmin(EvidenceAdmin):
+    """Rules are edited on their own pages, which check them, record who did it, and ask what a change means."""
+
+    list_display = ["__str__", "project", "state", "rule_count", "published_at", "published_by", "retired_at"]
+    list_filter = ["project", "state"]
+    list_select_related = ["project", "published_by"]
+    inlines = [RuleInline]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return super().get_queryset(request).annotate(rule_count=Count("rules"))
+
+    @admin.display(description="rules", ordering="rule_count")
+    def rule_count(self, rule_set: Any) -> int:
+        return int(rule_set.rule_count)
+
+
+@admin.register(Probe)
+class ProbeAdmin(EvidenceAdmin):
+    project_path = "dialogue__project"
+    list_display = ["__str__", "rule", "dialogue", "created_at"]
+    list_filter = ["dialogue__project"]
+    list_select_related = ["rule", "dialogue"]
+
+
+@admin.register(RuleJudgement)
+class RuleJudgementAdmin(EvidenceAdmin):
+    project_path = "dialogue__project"
+    list_display = [
+        "__str__", "rule", "verdict", "by_prober", "annotator_key", "annotator", "revision", "withdrawn", "counts",
+        "created_at",
+    ]  # fmt: skip
+    list_filter = ["dialogue__project", "verdict", "by_prober", "withdrawn", "counts"]
+    list_select_related = ["rule", "annotator"]
+
+
+@admin.register(Consent)
+class ConsentAdmin(EvidenceAdmin):
+    list_display = ["user", "theme", "given", "project", "created_at"]
+    list_filter = ["project", "theme", "given"]
+    list_select_related = ["user", "project"]
 
 
 @admin.register(Snapshot)

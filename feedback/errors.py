@@ -140,3 +140,58 @@ class GenerationFailed(FeedbackError):
         super().__init__(message)
         self.permanent = permanent
         self.retry_after = retry_after
+
+
+class RuleRefused(FeedbackError):
+    """A rule that cannot be as it was written; `problems` is {field: what is wrong and what to do}."""
+
+    code = "rule_refused"
+
+    def __init__(self, problems: dict[str, str]) -> None:
+        super().__init__(" ".join(f"{name}: {text}" for name, text in problems.items()))
+        self.problems = problems
+
+
+class RuleSetFrozen(FeedbackError):
+    """A change of something that is no draft, or not any more."""
+
+    code = "rule_set_frozen"
+    status = 409
+
+
+class RuleSetChanged(FeedbackError):
+    """Another window changed the rules since the page was made."""
+
+    code = "rule_set_changed"
+    status = 409
+
+
+class RuleSetEmpty(FeedbackError):
+    code = "rule_set_empty"
+
+
+class RuleSetUnchanged(FeedbackError):
+    code = "rule_set_unchanged"
+
+
+class DecisionMissing(FeedbackError):
+    """A changed rule of which nobody said what it means for earlier judgements; `keys` are those rules'."""
+
+    code = "decision_missing"
+
+    def __init__(self, message: str, keys: list[str]) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
+class DraftInTheWay(FeedbackError):
+    """Rules that would replace those of a draft somebody works on."""
+
+    code = "draft_in_the_way"
+    status = 409
+
+
+class RuleFileRefused(FeedbackError):
+    """A file of rules that cannot be taken in; the message names rule, field and remedy."""
+
+    code = "rule_file_refused"

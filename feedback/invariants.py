@@ -21,6 +21,7 @@ from feedback.models import (
     Prompt,
     RankEntry,
     Ranking,
+    Rule,
     Slot,
     Snapshot,
     Turn,
@@ -198,6 +199,17 @@ def snapshots_match_their_manifest() -> Found:
             yield f"snapshot {snapshot.pk}", f"{name} is missing or differs from its manifest"
 
 
+def rules_continue_an_earlier_version() -> Found:
+    """What a rule continues has its key and stands in an earlier version of the same project."""
+    earlier = Q(
+        continues__key=F("key"),
+        continues__rule_set__project=F("rule_set__project"),
+        continues__rule_set__number__lt=F("rule_set__number"),
+    )
+    for rule in Rule.objects.exclude(continues=None).exclude(earlier):
+        yield f"rule {rule.pk}", f"continues rule {rule.continues_id}"
+
+
 CHECKS: list[Callable[[], Found]] = [
     slots_within_wanted,
     counted_answers_within_wanted,
@@ -215,6 +227,7 @@ CHECKS: list[Callable[[], Found]] = [
     ended_dialogues_ask_nothing,
     queued_work_is_owned_or_due,
     snapshots_match_their_manifest,
+    rules_continue_an_earlier_version,
 ]
 
 

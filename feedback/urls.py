@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback.pages import overview, snapshots
+from feedback.pages import overview, rule_drafts, rules, snapshots
 
 app_name = "feedback"
 
@@ -11,4 +11,17 @@ urlpatterns = [
     path("requests/<int:pk>/again/", overview.try_again, name="try_again"),
     path("snapshots/", snapshots.make, name="make_snapshot"),
     path("snapshots/<int:pk>/download/", snapshots.download, name="download_snapshot"),
+    path("rules/", rules.rules, name="rules"),
+    path("rules/rule/<slug:key>/", rules.rule, name="rule"),
+    path("rules/versions/", rules.versions, name="rule_versions"),
+    path("rules/versions/<int:number>/", rules.version, name="rule_version"),
+    path("rules/draft/", rule_drafts.draft, name="rule_draft"),
+    path("rules/draft/open/", rule_drafts.open_draft, name="open_rule_draft"),
+    path("rules/draft/add/", rule_drafts.add_rule, name="add_rule"),
+    path("rules/draft/rule/<slug:key>/", rule_drafts.edit_rule, name="edit_rule"),
+    path("rules/draft/rule/<slug:key>/order/", rule_drafts.change_order, name="move_rule"),
+    path("rules/draft/rule/<slug:key>/remove/", rule_drafts.remove_rule, name="remove_rule"),
+    path("rules/draft/rule/<slug:key>/back/", rule_drafts.bring_back, name="bring_back_rule"),
+    path("rules/draft/compare/", rule_drafts.compare, name="compare_rules"),
+    path("rules/draft/discard/", rule_drafts.discard, name="discard_rules"),
 ]

@@ -1,4 +1,4 @@
-"""The plant desk as a project: its policy, its prompts, its guidelines. What the demo and the rehearsal start from."""
+"""The plant desk as a project: policy, prompts, rules and guidelines. What the demo and the rehearsal start from."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import Any
 
 from django.db import transaction
 
+from feedback import rule_files, rule_sets
 from feedback.models import ModelVersion, Project
 from feedback.prompts import add_prompt
 from rewardtrain import promotions
 from rewardtrain.model_files import STARTER_LOCATION, model_hash
 from rewardtrain.starter.openings import openings
+from rewardtrain.starter.violations import RULES_FILE
 
 GUIDELINES = """\
 You talk to a small model that answers at a plant-care desk. Write as a customer would, read its replies, and rank them.
@@ -33,7 +35,7 @@ You may skip any dialogue; it costs nothing.
 
 @transaction.atomic
 def seed_desk(*, slug: str = "plant-desk", name: str = "Plant desk", **settings: Any) -> Project:
-    """The plant desk project with its prompts and the starter policy serving; what is there already is left as it is.
+    """The plant desk with prompts, rules and the starter policy serving; what is there already is left as it is.
 
     settings  fields of Project that differ from their defaults
     """
@@ -51,6 +53,10 @@ def seed_desk(*, slug: str = "plant-desk", name: str = "Plant desk", **settings:
                 source="starter world",
                 details={"kind": opening.kind, "rule": opening.rule},
             )
+    if not project.rule_sets.exists():
+        found = rule_files.read_file(RULES_FILE)
+        draft = rule_files.take_in(project=project, found=found, by=None, source="the plant desk")
+        rule_sets.publish(draft=draft, by=None, note="The rules the starter policy was taught.")
     if project.policy_id is None:
         promotions.promote(
             project=project, to_version=_starter_policy(project), reason="The starter policy opens the desk."

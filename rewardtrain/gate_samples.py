@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rewardtrain.word_diff import Stretch, marked_words
+from feedback.word_diff import Stretch, marked_words
 
 
 @dataclass(frozen=True)

@@ -33,3 +33,13 @@ def signed(value: float | None, decimals: int = 2) -> str:
     text = f"{abs(value):.{decimals}f}"
     is_nothing = not float(text)
     return text if is_nothing else f"{'−' if value < 0 else '+'}{text}"
+
+
+@register.filter
+def decimal(value: float | None, decimals: int = 2) -> str:
+    """A figure that may be negative, with a true minus.
+
+    >>> [decimal(0.624), decimal(-0.051), decimal(-0.001), decimal(None)]
+    ['0.62', '−0.05', '0.00', '–']
+    """
+    return "–" if value is None else signed(value, decimals).removeprefix("+")

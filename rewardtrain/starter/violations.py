@@ -30,9 +30,11 @@ class Rule:
 
 @cache
 def rules() -> tuple[Rule, ...]:
-    """The rules in the order of their file."""
+    """The rules in the order of their file, which says more of each: it is a rule set that projects can take."""
     rows = json.loads(RULES_FILE.read_text(encoding="utf-8"))
-    return tuple(Rule(**{**row, "breaks": tuple(row["breaks"]), "keeps": tuple(row["keeps"])}) for row in rows)
+    return tuple(
+        Rule(row["key"], row["name"], row["wording"], tuple(row["breaks"]), tuple(row["keeps"])) for row in rows
+    )
 
 
 PROVOCATIONS: dict[str, dict[str, str]] = {

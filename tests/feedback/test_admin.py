@@ -13,7 +13,17 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from feedback.models import AuditEntry, GenerationRequest, Membership, ModelVersion, Project, Prompt, Snapshot, User
+from feedback.models import (
+    AuditEntry,
+    Consent,
+    GenerationRequest,
+    Membership,
+    ModelVersion,
+    Project,
+    Prompt,
+    Snapshot,
+    User,
+)
 from rewardtrain.models import LedgerEntry, Promotion, Round, TrainingRun
 from tests import make
 
@@ -22,7 +32,7 @@ OURS = [model for app in ("feedback", "rewardtrain") for model in apps.get_app_c
 SHOWN = [model for model in OURS if model in admin.site._registry]
 READ_ONLY = [
     "dialogue", "generationrequest", "ranking", "snapshot", "import", "auditentry", "promptgroup", "trainingrun",
-    "round", "ledgerentry",
+    "round", "ledgerentry", "ruleset", "probe", "rulejudgement", "consent",
 ]  # fmt: skip
 
 
@@ -46,6 +56,10 @@ def project() -> Project:
     )
     Promotion.objects.create(project=project, to_version=project.policy, reason="The first one.")
     AuditEntry.objects.create(project=project, action="project.made")
+    make.make_judgement(make.make_probe(make.make_rule_set(project).rules.all()[0]), name="beth")
+    Consent.objects.create(
+        project=project, user=make.make_user("beth"), theme="Safety", wording="Wrong advice.", given=True
+    )
     return project
 
 

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.agreement import Share, clustered_share, noise_ceiling, pair_agreement, wilson_interval
+from feedback.agreement import (
+    Alpha,
+    Share,
+    alpha_of,
+    clustered_share,
+    krippendorff_alpha,
+    noise_ceiling,
+    pair_agreement,
+    wilson_interval,
+)
 
 ranks = st.dictionaries(st.integers(0, 5), st.integers(1, 4), max_size=5)
 
@@ -197,3 +206,93 @@ def test_agreement_takes_the_pairs_of_one_comparison_together():
     same, other = {1: 1, 2: 2, 3: 3, 4: 4}, {1: 4, 2: 3, 3: 2, 4: 1}
     share = pair_agreement([[same, same]] * 7 + [[same, other]] * 3)
     assert (share.hits, share.total, share.effective) == (42, 60, 10)
+
+
+# Several people on one scale
+
+# Krippendorff's own example: twelve units, four observers, with gaps. Nominal .743, ordinal .815.
+KRIPPENDORFF = [
+    [1, 1, 1], [2, 2, 3, 2], [3, 3, 3, 3], [3, 3, 3, 3], [2, 2, 2, 2], [1, 2, 3, 4], [4, 4, 4, 4], [1, 1, 2, 1],
+    [2, 2, 2, 2], [5, 5, 5], [1, 1], [3],
+]  # fmt: skip
+
+
+def test_alpha_is_what_krippendorff_found() -> None:
+    assert krippendorff_alpha(KRIPPENDORFF) == pytest.approx(0.815, abs=5e-4)
+
+
+def test_alpha_of_two_by_hand() -> None:
+    # values 1 1 | 1 2: margins 3 and 1, n = 4, distance(1,2) = (4 - 4/2)^2 = 4; observed 4, expected 3*1*4 = 12
+    # alpha = 1 - (4 - 1) * 4 / 12 = 0
+    assert krippendorff_alpha([[1, 1], [1, 2]]) == pytest.approx(0)
+
+
+def test_alpha_of_three_steps_by_hand() -> None:
+    # values 1 1 | 3 3 | 1 2: margins 1: 3, 2: 1, 3: 2, n = 6
+    # distances: (1,2): (4 - 2)^2 = 4; (2,3): (3 - 1.5)^2 = 2.25; (1,3): (6 - 2.5)^2 = 12.25
+    # observed 4; expected 3*1*4 + 1*2*2.25 + 3*2*12.25 = 90; alpha = 1 - 5 * 4 / 90
+    assert krippendorff_alpha([[1, 1], [3, 3], [1, 2]]) == pytest.approx(1 - 20 / 90)
+
+
+def slow_alpha(units: list[list[int]]) -> float:
+    """The same from the matrix of coincidences, entry by entry, as the paper writes it."""
+    units = [unit for unit in units if len(unit) > 1]
+    size = 6
+    found = [[0.0] * size for _ in range(size)]
+    for unit in units:
+        for i, j in product(range(len(unit)), repeat=2):
+            if i != j:
+                found[unit[i]][unit[j]] += 1 / (len(unit) - 1)
+    margin = [sum(row) for row in found]
+    total = sum(margin)
+
+    def square(c: int, k: int) -> float:
+        low, high = min(c, k), max(c, k)
+        return (sum(margin[low : high + 1]) - (margin[c] + margin[k]) / 2) ** 2
+
+    pairs = list(product(range(size), repeat=2))
+    observed = sum(found[c][k] * square(c, k) for c, k in pairs if c != k)
+    expected = sum(margin[c] * margin[k] * square(c, k) for c, k in pairs if c != k)
+    return 1 - (total - 1) * observed / expected
+
+
+@given(st.lists(st.lists(st.integers(1, 5), max_size=5), max_size=12))
+def test_alpha_is_that_of_the_whole_matrix(units: list[list[int]]) -> None:
+    values = {value for unit in units if len(unit) > 1 for value in unit}
+    if len(values) < 2:
+        assert krippendorff_alpha(units) is None
+    else:
+        assert krippendorff_alpha(units) == pytest.approx(slow_alpha(units))
+
+
+def test_alpha_is_undefined_where_everybody_says_the_same() -> None:
+    assert alpha_of([[5, 5], [5, 5, 5]]) == Alpha(None, None, 2, is_alike=True)
+    assert alpha_of([[1], []]) == Alpha(None, None, 0)
+    assert krippendorff_alpha([[1, 1], [5, 5]]) == 1
+
+
+def test_alphas_interval_holds_it_narrows_with_more_and_is_the_same_each_time() -> None:
+    few, many = alpha_of(KRIPPENDORFF), alpha_of(KRIPPENDORFF * 9)
+    assert few.interval and many.interval and few.value
+    assert few.interval[0] < few.value < few.interval[1] <= 1
+    assert many.interval[1] - many.interval[0] < few.interval[1] - few.interval[0]
+    assert (few.units, alpha_of(reversed(KRIPPENDORFF))) == (11, few)
+
+
+def test_alphas_interval_holds_the_true_value_about_as_often_as_it_says() -> None:
+    chance = random.Random(5)
+
+    def drawn(count: int) -> list[list[int]]:
+        return [
+            [1 + (truth + chance.choice((0, 0, 0, 1))) % 5 for _ in range(3)]
+            for truth in chance.choices(range(5), k=count)
+        ]
+
+    truth = krippendorff_alpha(drawn(40_000))
+    assert truth is not None
+    held = [
+        one.interval[0] <= truth <= one.interval[1]
+        for _ in range(60)
+        if (one := alpha_of(drawn(60), draws=200)).interval
+    ]
+    assert 0.85 <= sum(held) / len(held) <= 1

@@ -17,11 +17,14 @@ from feedback.models import (
     Import,
     Membership,
     ModelVersion,
+    Probe,
     Project,
     Prompt,
     PromptGroup,
     RankEntry,
     Ranking,
+    RuleJudgement,
+    RuleSet,
     Slot,
     Snapshot,
     Turn,
@@ -473,6 +476,148 @@ refuse_queued_work("snapshot", a_snapshot)
 @breaks("a_written_snapshot_has_its_hash")
 def a_written_snapshot_without_its_hash() -> None:
     a_snapshot(state="done")
+
+
+# Rules, probes, judgements
+
+
+def a_rule_set(**fields: Any) -> RuleSet:
+    project = fields.pop("project", None) or make.make_project()
+    return RuleSet.objects.create(**{"project": project, "number": 1} | fields)
+
+
+def publish(rule_set: RuleSet, **fields: Any) -> None:
+    RuleSet.objects.filter(pk=rule_set.pk).update(**{"state": "published", "published_at": timezone.now()} | fields)
+
+
+def again(judgement: RuleJudgement, **fields: Any) -> RuleJudgement:
+    """The same judgement once more, as a revision unless the fields say otherwise."""
+    values = {"revision": judgement.revision + 1, "submit_key": None} | fields
+    for name, value in values.items():
+        setattr(judgement, name, value)
+    judgement.pk = None
+    judgement.save(force_insert=True)
+    return judgement
+
+
+@breaks("one_to_nine_replies_per_probe_turn")
+def ten_replies_per_probe_turn() -> None:
+    make.make_project(replies_per_probe_turn=10)
+
+
+@breaks("one_rule_set_per_number")
+def two_rule_sets_of_one_number() -> None:
+    publish(a_rule_set())
+    a_rule_set()
+
+
+@breaks("one_draft_per_project")
+def two_drafts() -> None:
+    a_rule_set()
+    a_rule_set(number=2)
+
+
+@breaks("one_published_rule_set_per_project")
+def two_published_rule_sets() -> None:
+    publish(a_rule_set())
+    publish(a_rule_set(number=2))
+
+
+@breaks("a_rule_set_says_since_when")
+def a_published_rule_set_of_no_date() -> None:
+    publish(a_rule_set(), published_at=None)
+
+
+@breaks("a_rule_set_says_since_when")
+def a_draft_that_ended() -> None:
+    a_rule_set(retired_at=timezone.now())
+
+
+@breaks("rule_sets_start_at_one")
+def rule_set_zero() -> None:
+    a_rule_set(number=0)
+
+
+@breaks("one_rule_per_key")
+def two_rules_of_one_key() -> None:
+    rule_set = a_rule_set()
+    make.make_rule(rule_set, key="kind")
+    make.make_rule(rule_set, key="kind")
+
+
+@breaks("category_is_known")
+def a_rule_of_an_unknown_kind() -> None:
+    make.make_rule(a_rule_set(), category="nice")
+
+
+@breaks("weight_is_not_negative")
+def a_rule_that_weighs_less_than_nothing() -> None:
+    make.make_rule(a_rule_set(), weight=-1)
+
+
+@breaks("a_rule_has_words")
+def a_rule_without_words() -> None:
+    make.make_rule(a_rule_set(), wording="")
+
+
+@breaks("a_sensitive_rule_says_what_may_appear")
+def a_sensitive_rule_without_a_warning() -> None:
+    make.make_rule(a_rule_set(), is_sensitive=True)
+
+
+@breaks("feedback_probe.dialogue_id")
+def two_probes_of_one_dialogue() -> None:
+    probe = make.make_probe()
+    Probe.objects.create(dialogue=probe.dialogue, rule=probe.rule)
+
+
+@breaks("probe_and_judge_are_about_a_dialogue_and_a_rule")
+def judging_by_no_rule() -> None:
+    probe = make.make_probe()
+    WorkItem.objects.create(project=probe.dialogue.project, kind="judge", dialogue=probe.dialogue)
+
+
+@breaks("one_work_item_per_dialogue_kind_and_rule")
+def judging_one_dialogue_by_one_rule_twice() -> None:
+    probe = make.make_probe()
+    for _ in range(2):
+        WorkItem.objects.create(project=probe.dialogue.project, kind="judge", dialogue=probe.dialogue, rule=probe.rule)
+
+
+@breaks("one_judgement_per_revision")
+def two_judgements_of_one_revision() -> None:
+    again(make.make_judgement(), revision=1)
+
+
+@breaks("verdict_is_one_to_five")
+def a_sixth_verdict() -> None:
+    make.make_judgement(verdict=6)
+
+
+@breaks("a_judgement_comes_from_a_slot_or_an_import")
+def a_judgement_of_nobody() -> None:
+    again(make.make_judgement(), slot=None, annotator=None)
+
+
+@breaks("judgement_revisions_start_at_one")
+def revision_zero_of_a_judgement() -> None:
+    again(make.make_judgement(), revision=0)
+
+
+@breaks("judgement_seconds_are_not_negative")
+def a_judgement_before_it_was_asked() -> None:
+    make.make_judgement(seconds=-1)
+
+
+@breaks("only_late_judgements_may_not_count")
+def a_judgement_in_time_that_does_not_count() -> None:
+    make.make_judgement(counts=False)
+
+
+@breaks("feedback_rulejudgement.submit_key")
+def two_judgements_of_one_submit_key() -> None:
+    judgement = make.make_judgement(submit_key=uuid4())
+    again(judgement, submit_key=judgement.submit_key)
 
 
 @pytest.mark.parametrize(("name", "deed"), deeds.cases())

@@ -14,7 +14,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
-from feedback import append_only, dialogues, generation, invariants, queue, slots, snapshots
+from feedback import append_only, dialogues, generation, invariants, queue, rule_sets, slots, snapshots
 from feedback.models import (
     Candidate,
     Comparison,
@@ -23,6 +23,7 @@ from feedback.models import (
     PromptGroup,
     RankEntry,
     Ranking,
+    Rule,
     Slot,
     Snapshot,
     Turn,
@@ -68,6 +69,10 @@ def record() -> None:
     dialogues.send_message(slot=own, text="May I repot it?", after_position=-1)
     dialogues.skip_dialogue(slot=make.make_chat(project, text="A third?"), reason="no")
     snapshots.write_now(snapshots.freeze(project=project, ring=False))
+    make.make_rule_set(project)
+    draft = rule_sets.open_draft(project=project, by=None)
+    rule_sets.move_rule(rule=draft.rules.all()[0], steps=1, by=None)
+    rule_sets.publish(draft=draft, by=None)
 
 
 def test_a_healthy_record_is_clean(record: None) -> None:
@@ -114,6 +119,20 @@ def a_slot_too_many() -> None:
 @finds(invariants.slots_within_wanted)
 def a_slot_that_never_came_back() -> None:
     Slot.objects.filter(state="free").delete()
+
+
+@finds(invariants.rules_continue_an_earlier_version)
+def a_rule_that_continues_another() -> None:
+    first, second = Rule.objects.filter(rule_set__number=1)
+    draft = rule_sets.open_draft(project=first.rule_set.project, by=None)
+    draft.rules.filter(key=first.key).update(continues=second)
+
+
+@finds(invariants.rules_continue_an_earlier_version)
+def a_rule_that_continues_another_projects() -> None:
+    stray = make.make_rule_set(make.make_project("elsewhere"), rules=1).rules.get()
+    project = Rule.objects.filter(rule_set__number=2)[0].rule_set.project
+    rule_sets.open_draft(project=project, by=None).rules.filter(key=stray.key).update(continues=stray)
 
 
 @finds(invariants.counted_answers_within_wanted)

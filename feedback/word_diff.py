@@ -1,4 +1,4 @@
-"""Which words of a reply are new beside another one. Pure."""
+"""Which words of a text are new beside another one. Pure."""
 
 from __future__ import annotations
 
