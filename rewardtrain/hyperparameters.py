@@ -199,6 +199,7 @@ POOLINGS = ("auto", "last", "mean", "cls")
 SCHEDULES = ("constant", "linear", "cosine")
 DTYPES = ("float32", "bfloat16", "float16")
 MIXED_PRECISIONS = ("off", "bfloat16")
+CREDITS = ("token", "reply")
 DEVICE = r"cpu|cuda(:\d+)?"
 MOST_PROCESSES = 64
 CHECKPOINT_SECONDS = 120.0
@@ -280,6 +281,8 @@ class PpoSettings(Settings):
     The defaults suit a policy of a few million parameters on a CPU: few updates of many samples. With a quarter of the
     samples the starter breaks as few rules, but its English suffers from the noise (2 points fewer fluent replies).
 
+    credit           token: each token is paid by how much it moved the reward model's score, where that model reads
+                     from left to right and cuts text into the policy's tokens; reply: the last one gets the whole score
     value_learning_rate  of the value head, which starts at zero; 0: one over the network's width, by which a value can
                      follow the reward within a few steps, however small the policy's own rate
     dtype, mixed_precision, gradient_checkpointing, processes  as of the reward model; drawing and updating use the same
@@ -305,6 +308,7 @@ class PpoSettings(Settings):
     entropy_coef: float = 0.0
     gamma: float = 1.0
     gae_lambda: float = 0.95
+    credit: str = "token"
     kl_coef: float = 0.15
     kl_controller: str = "fixed"
     kl_target_nats: float = 1.0
@@ -344,6 +348,7 @@ class PpoSettings(Settings):
         )  # fmt: skip
         found += _shares(self, "gamma", "gae_lambda", "final_learning_rate_share", "collapse_distinct_rate")
         found += _one_of(self, "schedule", SCHEDULES) + _one_of(self, "kl_controller", ("fixed", "adaptive"))
+        found += _one_of(self, "credit", CREDITS)
         found += _problems_of_dtype(self, "PPO's") + _problems_of_computing(self)
         found += self._problems_of_division() + self.sampling.problems() + self.lora.problems()
         if not self.sampling.is_plain:

@@ -48,13 +48,14 @@ def _improve_by_ppo(run: TrainingRun, reporter: Silent, team: Team) -> Outcome:
         dtype=settings.dtype, device=check_device(settings.device),
     )  # fmt: skip
     ref_policy = reference_policy(policy)
-    scorer = reward_beside(policy, folder, reward_folder, dtype=settings.dtype).scores
+    reward_model = reward_beside(policy, folder, reward_folder, dtype=settings.dtype)
+    by_token = reward_model.token_scores if reward_model.scores_tokens else None
     prompts = training_prompts(run, begun.prompt_ids)
     if begun.scale is None:
-        begun.scale = team.from_first(lambda: measure_scale(policy, scorer, prompts, settings))
+        begun.scale = team.from_first(lambda: measure_scale(policy, reward_model.scores, prompts, settings))
         reporter.keep(begun=begun.to_json())
     mean, std = begun.scale
-    reward = WeightedReward("preference", 1.0, scorer, mean=mean, std=std)
+    reward = WeightedReward("preference", 1.0, reward_model.scores, mean=mean, std=std, by_token=by_token)
     trained = ppo.train_policy(
         prompts,
         policy=policy,
@@ -79,6 +80,7 @@ def _improve_by_ppo(run: TrainingRun, reporter: Silent, team: Team) -> Outcome:
         "dialogues_cut": trained.dialogues_cut,
         "turns_cut": trained.turns_cut,
         "kl_nats": trained.kl_nats,
+        "credit_rate": trained.steps[-1].credit_rate,
         "optimizer_tokens": sum(
             round(step.passes * step.response_tokens * settings.samples_per_update) for step in trained.steps
         ),
@@ -103,6 +105,7 @@ def ppo_figures(step: ppo.PpoStep) -> dict[str, float]:
         "length": step.response_tokens,
         "finished_rate": step.finished_rate,
         "distinct_rate": step.distinct_rate,
+        "credit_rate": step.credit_rate,
         **step.terms,
     }
     return {f"ppo/{name}": value for name, value in named.items()}

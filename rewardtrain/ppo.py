@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rewardtrain.advantages import gae
 from rewardtrain.chat import EncodedPrompt
+from rewardtrain.credit import paid_by_token
 from rewardtrain.errors import NothingToLearn, TrainingDiverged
 from rewardtrain.hyperparameters import PpoSettings, learning_rate_share
 from rewardtrain.kl import KlController, kl_controller, token_kl
@@ -72,6 +73,7 @@ class PpoStep:
     response_tokens: float
     finished_rate: float
     distinct_rate: float
+    credit_rate: float  # share of tokens that were paid for what they did
     passes: int
     samples: int  # drawn so far
 
@@ -246,12 +248,12 @@ def _resume(
 
 
 def token_rewards(rollout: Rollout, kl_coef: float) -> Tensor:
-    """(B, T): the KL penalty at every token, the sample's whole score at its last. InstructGPT, eq. 2 without ptx."""
-    rewards = -kl_coef * token_kl(rollout.logprobs, rollout.ref_logprobs)
-    rewards = torch.where(rollout.response_mask, rewards, 0.0)
-    last = rollout.response_mask.sum(dim=1) - 1
-    rewards[torch.arange(len(rollout)), last] += rollout.scores
-    return rewards
+    """(B, T): the KL penalty at every token (InstructGPT, eq. 2 without ptx), and the reward where it was earned.
+
+    Where no scorer knows what a token did, the whole score is paid at the last one.
+    """
+    penalties = -kl_coef * token_kl(rollout.logprobs, rollout.ref_logprobs)
+    return torch.where(rollout.response_mask, penalties, 0.0) + paid_by_token(rollout.progress, rollout.response_mask)
 
 
 # 4 advantage
@@ -436,6 +438,7 @@ def _summary(
         response_tokens=float(mask.sum(dim=1).float().mean()),
         finished_rate=sum(reply.finished for reply in rollout.replies) / len(rollout),
         distinct_rate=len(texts) / len(rollout),
+        credit_rate=rollout.credit_rate,
         passes=statistics.passes,
         samples=(step + 1) * settings.samples_per_update,
     )

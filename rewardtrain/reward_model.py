@@ -23,6 +23,7 @@ from rewardtrain.chat import (
     starts_with_assistant,
 )
 from rewardtrain.checkpoints import ADAPTER_CONFIG, base_of_adapter, check_model_folder, network_config
+from rewardtrain.credit import TokenScores
 from rewardtrain.errors import ModelRefused, UnsupportedArchitecture
 from rewardtrain.hyperparameters import InvalidSettings, RewardModelSettings
 from rewardtrain.lora import (
@@ -145,6 +146,30 @@ class RewardModel(nn.Module):
             raise ValueError(f"{len(prompts)} prompts were given, but replies to {len(replies)}.")
         return self.score_encoded([self.encode(prompt, own) for prompt, own in zip(prompts, replies, strict=True)])
 
+    @property
+    def scores_tokens(self) -> bool:
+        """True if it can say what a reply would score if it ended after each of its tokens."""
+        return self.config.is_causal
+
+    @torch.no_grad()
+    def token_scores(
+        self, prompts: Sequence[Sequence[Turn]], replies: Sequence[Sequence[Reply]]
+    ) -> list[list[TokenScores]]:
+        """`scores`, and what each reply would score if it ended after each of its tokens: from one pass, no gradients.
+
+        Raises  UnsupportedArchitecture for an encoder, which reads a reply as a whole
+        """
+        if not self.scores_tokens:
+            raise UnsupportedArchitecture("An encoder reads a reply as a whole, so it has no score for each token.")
+        comparisons = [self.encode(prompt, own) for prompt, own in zip(prompts, replies, strict=True)]
+        found: list[list[TokenScores]] = [[] for _ in comparisons]
+        for places in self.batches(comparisons):
+            some = [comparisons[place] for place in places]
+            rows = iter(self._token_scores_of_batch(some))
+            for place, one in zip(places, some, strict=True):
+                found[place] = [next(rows) for _ in one.replies]
+        return found
+
     def encode(self, prompt: Sequence[Turn], replies: Sequence[Reply]) -> EncodedComparison:
         """One dialogue and its replies as tokens. The replies go first; the dialogue is cut to what they leave."""
         follows = all(starts_with_assistant(reply) for reply in replies)
@@ -212,6 +237,26 @@ class RewardModel(nn.Module):
         scores = self._head(self._pool_reply(states))
         return scores + self._likelihood_score(states, replies) if self.likelihood_weights is not None else scores
 
+    def _token_scores_of_batch(self, comparisons: Sequence[EncodedComparison]) -> list[TokenScores]:
+        replies = [reply for one in comparisons for reply in one.replies]
+        states = reply_states(
+            self.trunk, [one.prompt for one in comparisons], replies,
+            [owner for owner, one in enumerate(comparisons) for _ in one.replies],
+            pad_id=pad_id(self.tokenizer), share_prefix=self.config.share_prefix,
+        )  # fmt: skip
+        whole, after = self._head(self._pool_reply(states)), self._head(self._pool_prefixes(states))
+        if self.likelihood_weights is not None:
+            logprobs, counts = self._logprobs(states, replies), _counts(states.mask)
+            after = after + self._weigh_likelihood(logprobs.cumsum(dim=1), counts, logprobs.cummin(dim=1).values)
+            whole = whole + self._likelihood_score(states, replies)
+        return [TokenScores(ids, after[row, : len(ids)].cpu(), float(whole[row])) for row, ids in enumerate(replies)]
+
+    def _pool_prefixes(self, states: ReplyStates) -> Tensor:
+        """(R, T, H) what `_pool_reply` would give of each reply if it ended after each of its tokens."""
+        if self.config.pooling != "mean":
+            return states.states
+        return (states.states * states.mask.unsqueeze(-1)).cumsum(dim=1) / _counts(states.mask).unsqueeze(-1)
+
     def _pool_reply(self, states: ReplyStates) -> Tensor:
         """(R, H) the mean over each reply's tokens, or its last token, which has seen everything before it."""
         lengths = states.mask.sum(dim=1, keepdim=True)
@@ -224,13 +269,19 @@ class RewardModel(nn.Module):
 
     def _likelihood_score(self, states: ReplyStates, replies: list[list[int]]) -> Tensor:
         """(R,) what the likelihood of each reply's tokens adds to its score."""
-        ids, mask = pad_rows(replies, pad_id(self.tokenizer), device=states.mask.device)
-        if not mask.any():
+        if not states.mask.any():
             return states.before.new_zeros(len(replies), dtype=torch.float32)
-        logits = logits_of(self.network, states.predicting[mask])
-        logprobs = spread(token_logprobs(logits, ids[mask]), mask)
-        total = logprobs.sum(dim=1)
-        features = torch.stack([total / mask.sum(dim=1).clamp(min=1), total, logprobs.amin(dim=1)], dim=1)
+        logprobs = self._logprobs(states, replies)
+        return self._weigh_likelihood(logprobs.sum(dim=1), states.mask.sum(dim=1).clamp(min=1), logprobs.amin(dim=1))
+
+    def _logprobs(self, states: ReplyStates, replies: list[list[int]]) -> Tensor:
+        """(R, T) of each reply token, 0 where there is none."""
+        ids, mask = pad_rows(replies, pad_id(self.tokenizer), device=states.mask.device)
+        return spread(token_logprobs(logits_of(self.network, states.predicting[mask]), ids[mask]), mask)
+
+    def _weigh_likelihood(self, total: Tensor, count: Tensor, least: Tensor) -> Tensor:
+        """What log-probabilities add to a score: from their sum, how many they are, and the lowest of them."""
+        features = torch.stack([total / count, total, least], dim=-1)
         assert self.likelihood_weights is not None
         with whole_precision(features.device):
             return features @ (self.likelihood_weights * features.new_tensor(LIKELIHOOD_SCALES))
@@ -296,6 +347,11 @@ class RewardModel(nn.Module):
             raise ModelRefused(f"{folder / HEAD_WEIGHTS} does not fit {folder / HEAD_CONFIG}.")
         for name, parameter in wanted.items():
             parameter.copy_(own[name])
+
+
+def _counts(mask: Tensor) -> Tensor:
+    """(R, T) how many tokens there are up to each; at least 1."""
+    return mask.cumsum(dim=1).clamp(min=1)
 
 
 def head_config_in(folder: Path) -> HeadConfig:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rewardtrain.chat import EncodedPrompt, Turn
+from rewardtrain.credit import TOKEN, TokenScorer, after_tokens
 from rewardtrain.errors import NothingToLearn, TrainingDiverged
 from rewardtrain.hyperparameters import PpoSettings
 from rewardtrain.kl import reply_kl
@@ -31,6 +32,7 @@ class WeightedReward:
 
     mean, std  over the reference policy's replies to training prompts, fixed at the start of a round, so that steps,
                ledger and gate can be compared (`reward_scale` measures them)
+    by_token   of a scorer that also knows what a reply would score if it ended earlier; asked instead of `scorer`
     """
 
     name: str
@@ -38,6 +40,7 @@ class WeightedReward:
     scorer: Scorer
     mean: float = 0.0
     std: float = 1.0
+    by_token: TokenScorer | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
@@ -82,6 +85,8 @@ class Rollout:
     terms: dict[str, Tensor] = field(default_factory=dict)  # (B,) each
     raw_terms: dict[str, Tensor] = field(default_factory=dict)  # (B,) each
     scores: Tensor = field(default_factory=lambda: torch.zeros(0))  # (B,) sum of the terms
+    progress: Tensor = field(default_factory=lambda: torch.zeros(0))  # the reward if a reply ended after each token
+    credit_rate: float = 0.0  # share of tokens of which some scorer knew what they did
     rewards: Tensor = field(default_factory=lambda: torch.zeros(0))
     advantages: Tensor = field(default_factory=lambda: torch.zeros(0))
     returns: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -190,33 +195,54 @@ def _pad(rows: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def score(rollout: Rollout, rewards: Sequence[WeightedReward], settings: PpoSettings, team: Team = ALONE) -> None:
-    """Fill in every term of every sample's reward, raw and as weighed, and their sum.
+    """Fill in every term of every sample's reward, raw and as weighed, their sum, and how it grew token by token.
 
     A standardised score is cut to ±reward_clip before it is weighed, so that one odd reply cannot rule an update.
+    Penalties are known at the end of a reply alone.
     """
+    progress = torch.zeros_like(rollout.logprobs)
     for reward in rewards:
-        raw = _scores(reward.scorer, rollout, team)
-        if not torch.isfinite(raw).all():
+        raw, after = _scores(reward, rollout, settings, team)
+        if not (torch.isfinite(raw).all() and torch.isfinite(after).all()):
             raise TrainingDiverged(f"The reward {reward.name} gave a score that is no number.")
-        standardised = ((raw - reward.mean) / reward.std).clamp(-settings.reward_clip, settings.reward_clip)
         rollout.raw_terms[reward.name] = raw
-        rollout.terms[reward.name] = reward.weight * standardised
+        rollout.terms[reward.name] = _weighed(raw, reward, settings)
+        progress += _weighed(after, reward, settings)
     rollout.terms["length_penalty"] = -length_penalty(rollout.response_mask.sum(dim=1), settings)
     rollout.terms["malformed_penalty"] = -settings.malformed_penalty * torch.tensor(
         [float(is_malformed(reply)) for reply in rollout.replies]
     )
     rollout.terms["repetition_penalty"] = -settings.repetition_penalty * repetitions(rollout)
     rollout.scores = torch.stack(list(rollout.terms.values())).sum(dim=0)
+    progress[torch.arange(len(rollout)), rollout.response_mask.sum(dim=1) - 1] = rollout.scores
+    rollout.progress = torch.where(rollout.response_mask, progress, 0.0)
 
 
-def _scores(scorer: Scorer, rollout: Rollout, team: Team) -> Tensor:
-    """(B,) from a scorer that takes prompts with all their replies."""
+def _weighed(scores: Tensor, reward: WeightedReward, settings: PpoSettings) -> Tensor:
+    standardised = ((scores - reward.mean) / reward.std).clamp(-settings.reward_clip, settings.reward_clip)
+    return reward.weight * standardised
+
+
+def _scores(reward: WeightedReward, rollout: Rollout, settings: PpoSettings, team: Team) -> tuple[Tensor, Tensor]:
+    """((B,) scores, (B, T) the score if the reply ended after each token); the mean where the scorer knows none."""
     groups: list[list[str]] = [[] for _ in rollout.prompts]
     for owner, reply in zip(rollout.owners, rollout.replies, strict=True):
         groups[owner].append(reply.text)
-    per_prompt = scorer(team.own(rollout.prompts), team.own(groups))
-    own = [torch.as_tensor(one, dtype=torch.float32).detach().cpu().reshape(-1).clone() for one in per_prompt]
-    return torch.cat(team.gathered(own))
+    prompts, replies = team.own(rollout.prompts), team.own(groups)
+    after = torch.full_like(rollout.logprobs, reward.mean)
+    if reward.by_token is None or settings.credit != TOKEN:
+        given = reward.scorer(prompts, replies)
+        own = [torch.as_tensor(one, dtype=torch.float32).detach().cpu().reshape(-1).clone() for one in given]
+        return torch.cat(team.gathered(own)), after
+    scored = [one for group in team.gathered(list(reward.by_token(prompts, replies))) for one in group]
+    known = 0
+    for row, (one, reply) in enumerate(zip(scored, rollout.replies, strict=True)):
+        found, count = after_tokens(one, reply.token_ids)
+        if count:
+            after[row, : len(found)] = found
+        known += count
+    rollout.credit_rate = max(rollout.credit_rate, known / int(rollout.response_mask.sum()))
+    return torch.tensor([one.whole for one in scored]), after
 
 
 def length_penalty(token_counts: Tensor, settings: PpoSettings) -> Tensor:

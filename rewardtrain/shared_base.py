@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from rewardtrain.chat import Reply, Turn
 from rewardtrain.checkpoints import ADAPTER_CONFIG, base_of_adapter, model_folder_hash
+from rewardtrain.credit import TokenScores
 from rewardtrain.lora import REWARD, add_frozen_adapter, has_lora, through_adapter
 from rewardtrain.policy import Policy
 from rewardtrain.reward_model import RewardModel, head_config_in
@@ -31,15 +33,32 @@ class RewardOnSharedBase:
         self.reward_model = reward_model
         self.adapter = adapter
 
+    @property
+    def scores_tokens(self) -> bool:
+        """As of the reward model."""
+        return self.reward_model.scores_tokens
+
     @torch.no_grad()
     def scores(self, prompts: Sequence[Sequence[Turn]], replies: Sequence[Sequence[Reply]]) -> list[Tensor]:
         """`RewardModel.scores`, without gradients; the policy's adapter speaks again when this is left."""
+        with self._speaking():
+            return self.reward_model.scores(prompts, replies)
+
+    def token_scores(
+        self, prompts: Sequence[Sequence[Turn]], replies: Sequence[Sequence[Reply]]
+    ) -> list[list[TokenScores]]:
+        """`RewardModel.token_scores`; the policy's adapter speaks again when this is left."""
+        with self._speaking():
+            return self.reward_model.token_scores(prompts, replies)
+
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
         network = self.reward_model.network
         was_training = network.training
         network.eval()
         try:
             with through_adapter(network, self.adapter):
-                return self.reward_model.scores(prompts, replies)
+                yield
         finally:
             network.train(was_training)
 

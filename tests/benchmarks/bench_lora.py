@@ -170,7 +170,7 @@ def run(options: dict[str, Any]) -> Callable[[], dict[str, float]]:
         started = time.process_time()
         ppo.train_policy(
             asked, policy=policy, ref_policy=ref_policy, settings=settings,
-            rewards=[WeightedReward("preference", 1.0, scorer.scores)],
+            rewards=[WeightedReward("preference", 1.0, scorer.scores, by_token=scorer.token_scores)],
         )  # fmt: skip
         seconds = (time.process_time() - started) / settings.updates
         return {"peak_mb": peak_mb() - imported, "seconds": seconds}

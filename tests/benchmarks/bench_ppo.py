@@ -82,7 +82,7 @@ def ours(options: dict[str, Any]) -> Work:
 
         ppo.train_policy(
             asked, policy=policy, ref_policy=ref_policy, settings=settings, on_begin=tick, on_step=tick,
-            rewards=[WeightedReward("preference", 1.0, scorer.scores)],
+            rewards=[WeightedReward("preference", 1.0, scorer.scores, by_token=scorer.token_scores)],
         )  # fmt: skip
         return [after - before for before, after in zip(clock[1:], clock[2:], strict=False)]
 

@@ -252,7 +252,7 @@ def our_ppo(options: dict[str, Any]) -> Callable[[], Measured]:
         clock: list[float] = []
         ppo.train_policy(
             asked, policy=policy, ref_policy=ref_policy, settings=settings,
-            rewards=[WeightedReward("preference", 1.0, scorer.scores)],
+            rewards=[WeightedReward("preference", 1.0, scorer.scores, by_token=scorer.token_scores)],
             on_step=lambda step: clock.append(now(device)),
         )  # fmt: skip
         return of_updates(clock, options)

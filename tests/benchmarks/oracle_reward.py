@@ -205,7 +205,9 @@ def train_ours(folder: Path, target: Path, seed: int, settings: PpoSettings) -> 
         with torch.no_grad():
             return judge.reward_model.scores(prompts, replies)
 
-    reward = WeightedReward("preference", 1.0, scores, mean=judge.mean, std=judge.std)
+    reward = WeightedReward(
+        "preference", 1.0, scores, mean=judge.mean, std=judge.std, by_token=judge.reward_model.token_scores
+    )
     ppo.train_policy(
         openings_of("train"), policy=policy, ref_policy=reference_policy(policy), rewards=[reward], settings=settings
     )

@@ -44,4 +44,13 @@ def make_rollout(**changes) -> Rollout:
         "ref_logprobs": torch.where(mask, t([[-1.5, -2.0, -2.0], [-3.0, 0, 0], [-0.5, -1.0, 0]]), 0.0),
         "values": torch.where(mask, t([[0.5, 0.25, 0.0], [1.0, 0, 0], [0.0, -1.0, 0]]), 0.0),
     }
+    if "scores" in changes:
+        changes["progress"] = at_the_end(changes["scores"], mask)
     return Rollout(**{**values, **changes})
+
+
+def at_the_end(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(B, T) the progress of rewards that are known at a reply's last token alone."""
+    progress = torch.zeros(mask.shape)
+    progress[torch.arange(len(mask)), mask.sum(dim=1) - 1] = scores
+    return progress

@@ -29,7 +29,7 @@ from rewardtrain.ppo import (
     value_learning_rate,
 )
 from rewardtrain.rollouts import Rollout, WeightedReward, sample_rollout
-from tests.rewardtrain.small_rollouts import COUNT_E, DECODERS, TINY, TOKENIZER, make_policy, make_rollout
+from tests.rewardtrain.small_rollouts import COUNT_E, DECODERS, TINY, TOKENIZER, at_the_end, make_policy, make_rollout
 from tests.rewardtrain.tiny import bot, make_gpt2, make_llama, user
 from tests.rewardtrain.trainings import PROMPTS
 
@@ -45,6 +45,11 @@ def test_the_kl_is_charged_at_each_token_and_the_score_at_the_last():
     expected = [[-0.05, 0.0, 0.1 + 1.0], [-0.2 + 2.0, 0.0, 0.0], [0.0, -0.05 + 3.0, 0.0]]
     assert_close(rewards, t(expected))
     assert_close(rollout.kl, t([-0.5, 2.0, 0.5]))
+
+
+def test_a_token_is_paid_by_how_much_it_moved_the_reward():
+    rollout = make_rollout(progress=t([[0.5, -0.5, 1.0], [2.0, 0, 0], [4.0, 3.0, 0]]))
+    assert_close(token_rewards(rollout, kl_coef=0.0), t([[0.5, -1.0, 1.5], [2.0, 0, 0], [4.0, -1.0, 0]]))
 
 
 def test_the_sum_of_rewards_is_the_score_less_the_kl_penalty():
@@ -69,6 +74,7 @@ def drawn(policy, settings=TINY, scores=None) -> Rollout:
     encoded = [encode_prompt(TOKENIZER, prompt, 100) for prompt in PROMPTS[:4]]
     rollout = sample_rollout(policy, reference_policy(policy), PROMPTS[:4], encoded, settings, step=0)
     rollout.scores = torch.randn(8, generator=torch.Generator().manual_seed(0)) if scores is None else scores
+    rollout.progress = at_the_end(rollout.scores, rollout.response_mask)
     rollout.rewards = token_rewards(rollout, 0.1)
     estimate_advantages(rollout, settings)
     return rollout
