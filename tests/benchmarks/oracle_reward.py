@@ -438,6 +438,11 @@ small a network in {updates} updates), `kl_coef` {kl:g}, minibatches of {minibat
 model, as in TRL's example; no clipping of the gradient; clipping ranges, GAE and the weight of the value loss, which
 are the same numbers as ours.
 
+**Ours** asks the same reward model and uses what it can say besides: what a reply would score if it ended after each
+of its tokens. Each token is paid by how much it moved that score, so that a reply's sum is the same as TRL's and each
+token learns from what it did (`rewardtrain/credit.py`; `credit=reply` pays it all at the end). Values come from a
+linear head on the policy, which learns at a rate of its own.
+
 {table}
 
 ± is 95 % over openings: how well the difference of these policies is known, not how much another seed would change.
