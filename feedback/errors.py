@@ -140,3 +140,36 @@ class GenerationFailed(FeedbackError):
         super().__init__(message)
         self.permanent = permanent
         self.retry_after = retry_after
+
+
+class ConsentNeeded(FeedbackError):
+    """Something that may harm its reader is read only by who agreed to it, in the words that say what may appear."""
+
+    code = "consent_needed"
+    status = 403
+
+
+class WordingChanged(FeedbackError):
+    """What a person agreed to on a page is not what would be told now."""
+
+    code = "wording_changed"
+    status = 409
+
+
+class NothingToProbe(FeedbackError):
+    """No probe can be given to a person now; `because` names why for programs."""
+
+    code = "nothing_to_probe"
+    status = 409
+
+    def __init__(self, message: str, because: str = "") -> None:
+        super().__init__(message)
+        self.because = because
+
+
+class BadVerdict(FeedbackError):
+    code = "bad_verdict"
+
+
+class TurnNotMarked(FeedbackError):
+    code = "turn_not_marked"

@@ -128,7 +128,7 @@ def _refuse_if_not_askable(slot: Slot, comparison: Comparison, newest: Ranking |
         raise SlotNotYours("This piece was not given to you. Take the next one from your home page.")
     if slot.state == Slot.State.SKIPPED:
         raise SlotNotYours("You skipped this piece, so it was given to somebody else.")
-    if item.kind == WorkItem.Kind.CHAT_AND_RANK and (slot.state != Slot.State.LAPSED or _stands(newest)):
+    if item.is_chat and (slot.state != Slot.State.LAPSED or _stands(newest)):
         _refuse_if_gone_on(comparison)
         _refuse_if_settled(slot, comparison)
 
@@ -233,7 +233,7 @@ def withdraw_ranking(*, slot: Slot, comparison: Comparison) -> Ranking | None:
     if current is None:
         return None
     _refuse_if_not_askable(slot, comparison, current)
-    if slot.work_item.kind != WorkItem.Kind.CHAT_AND_RANK:
+    if not slot.work_item.is_chat:
         raise SlotClosed("This answer can be corrected, but not taken back.")
     slots.renew_lease(slot)
     return Ranking.objects.create(
