@@ -102,9 +102,9 @@ class Chat:
 def look_at_chat(slot: Slot) -> Chat:
     """Everything a chat page shows, read from the rows; changes nothing.
 
-    Raises  SlotNotYours when the slot is about something else than a dialogue
+    Raises  SlotNotYours when the slot is about something else than a dialogue to write in
     """
-    if slot.work_item.dialogue_id is None:
+    if slot.work_item.dialogue_id is None or not slot.work_item.is_chat:
         raise SlotNotYours("This piece of work is no dialogue. Take the next one from your home page.")
     dialogue = Dialogue.objects.select_related("project").get(pk=slot.work_item.dialogue_id)
     turns = list(dialogue.turns.select_related("candidate"))

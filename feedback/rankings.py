@@ -119,11 +119,7 @@ def _refuse_if_not_askable(slot: Slot, comparison: Comparison, newest: Ranking |
     What comes after the time was over is kept all the same: it changes nothing of what the dialogue went on from.
     """
     item = slot.work_item
-    covers = (
-        item.comparison_id == comparison.pk
-        if item.kind == WorkItem.Kind.RANK
-        else item.dialogue_id == comparison.dialogue_id
-    )
+    covers = item.comparison_id == comparison.pk or (item.is_chat and item.dialogue_id == comparison.dialogue_id)
     if not covers or slot.annotator_id is None:
         raise SlotNotYours("This piece was not given to you. Take the next one from your home page.")
     if slot.state == Slot.State.SKIPPED:

@@ -31,10 +31,11 @@ def arrivals(request: HttpRequest, pk: int) -> HttpResponse:
     why    what it says beside the seconds
     """
     slot = slot_or_404(request, pk)
-    if slot.work_item.kind != work.CHAT:
+    if not slot.work_item.is_chat:
         return HttpResponse(status=NO_CONTENT)
     context = desk(slot)
-    if context["phase"] not in ASKING or "waited" not in context:
+    is_said = context.get("is_single", False) and context["phase"] != dialogues.Phase.WAITING
+    if context["phase"] not in ASKING or "waited" not in context or is_said:
         return HttpResponseClientRefresh()
     seen = {int(place) for place in request.GET.get("seen", "").split(".") if place.isdecimal()}
     failed = context["request_failed"]

@@ -11,15 +11,19 @@ from annotate.access import person, project_or_404, slot_or_404
 from annotate.desk import Refusal, desk
 from annotate.forms import DraftForm, ReasonForm
 from annotate.parts import go_to, posted, render_page_or_part
-from feedback import dialogues, drafts, slots
-from feedback.errors import EmptyMessage, FeedbackError, MessageTooLong
-from feedback.models import Slot, WorkItem
+from feedback import consents, dialogues, drafts, probing, slots
+from feedback.errors import EmptyMessage, FeedbackError, MessageTooLong, NothingToProbe
+from feedback.models import Project, Slot, User, WorkItem
+from feedback.probing import Lack
 from feedback.rankings import ranking_in_force
 
 CHAT, RANK = WorkItem.Kind.CHAT_AND_RANK, WorkItem.Kind.RANK
+PROBE, JUDGE = WorkItem.Kind.PROBE, WorkItem.Kind.JUDGE
 PAGES = {
     CHAT: ("annotate/chatting.html", "annotate/_chat_part.html"),
     RANK: ("annotate/ranking.html", "annotate/_rank_part.html"),
+    PROBE: ("annotate/probing.html", "annotate/_probe_part.html"),
+    JUDGE: ("annotate/judging.html", "annotate/_judge_part.html"),
 }
 
 
@@ -28,10 +32,28 @@ def next_work(request: HttpRequest, slug: str) -> HttpResponse:
     """Take the next best piece, of one kind if asked; home says so when there is none."""
     project = project_or_404(request, slug)
     kind = request.POST.get("kind", "")
-    slot = slots.next_slot(user=person(request), project=project, kind=kind if kind in PAGES else "")
-    if slot is None:
+    return take(request, project, kind if kind in PAGES else "")
+
+
+def take(request: HttpRequest, project: Project, kind: str, *, saying: str = "") -> HttpResponse:
+    """To the next piece of a kind, or of any; where there is none, home, or what must be agreed to first."""
+    try:
+        slot = _next(person(request), project, kind)
+    except NothingToProbe as err:
+        if kind == PROBE and err.because == Lack.NEEDS_CONSENT:
+            return go_to(request, reverse("annotate:consent", args=[project.slug]) + f"?kind={PROBE}")
         return go_to(request, reverse("annotate:home") + f"?project={project.slug}&none=1")
-    return go_to(request, reverse("annotate:work", args=[slot.pk]))
+    return go_to(request, reverse("annotate:work", args=[slot.pk]), saying=saying)
+
+
+def _next(user: User, project: Project, kind: str) -> Slot:
+    """Raises  NothingToProbe when nothing of the kind is left; a fresh probe is opened when nothing else waits."""
+    slot = slots.next_slot(user=user, project=project, kind=kind)
+    if slot is not None:
+        return slot
+    if kind not in {"", PROBE}:
+        raise NothingToProbe("There is nothing more of that kind just now.")
+    return probing.next_probe(user=user, project=project)
 
 
 @posted
@@ -54,6 +76,10 @@ def work(request: HttpRequest, pk: int) -> HttpResponse:
         again = Slot.objects.held_by(person(request)).filter(work_item=slot.work_item_id).first()
         if again is not None:
             return redirect("annotate:work", again.pk)
+    if not consents.may_be_shown(slot, person(request)):
+        return redirect(
+            reverse("annotate:consent", args=[slot.work_item.project.slug]) + f"?kind={slot.work_item.kind}"
+        )
     if _is_answered(slot):
         return redirect("annotate:look_again", slot.work_item.comparison_id)
     return show(request, slot)
@@ -70,7 +96,7 @@ def show(
     """The task page as it stands, or with what was refused and why; what was typed is shown again."""
     slot = slot_or_404(request, slot.pk)
     page, part = PAGES[WorkItem.Kind(slot.work_item.kind)]
-    context = desk(slot, refusal)
+    context = desk(slot, refusal, at_verdict=request.GET.get("step") == "verdict", shown="shown" in request.GET)
     is_of_field = isinstance(error, EmptyMessage | MessageTooLong) and context.get("may_write", False)
     context |= {"field_error": error} if is_of_field else {"error": error}
     return render_page_or_part(request, page, part, context, status=error.status if error else 200)
@@ -98,7 +124,7 @@ def skip(request: HttpRequest, pk: int) -> HttpResponse:
     """Leave a piece for good, with a reason, and go on to the next one."""
     slot = slot_or_404(request, pk)
     form = ReasonForm(request.POST)
-    leave = dialogues.skip_dialogue if slot.work_item.kind == CHAT else slots.skip
+    leave = dialogues.skip_dialogue if slot.work_item.is_chat else slots.skip
     try:
         leave(slot=slot, reason=form.reason_given())
     except FeedbackError as err:
@@ -113,8 +139,4 @@ def back_to(request: HttpRequest, slot: Slot, *, saying: str = "") -> HttpRespon
 
 def take_next(request: HttpRequest, slot: Slot, *, saying: str) -> HttpResponse:
     """After a piece is done: the next one of its kind, or home, which says that there is none."""
-    project = slot.work_item.project
-    following = slots.next_slot(user=person(request), project=project, kind=slot.work_item.kind)
-    if following is None:
-        return go_to(request, reverse("annotate:home") + f"?project={project.slug}&none=1")
-    return go_to(request, reverse("annotate:work", args=[following.pk]), saying=saying)
+    return take(request, slot.work_item.project, slot.work_item.kind, saying=saying)

@@ -8,8 +8,7 @@ from datetime import datetime
 from django.apps import apps
 from django.conf import settings
 from django.db import models
-from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from feedback.models.dialogues import Dialogue
@@ -192,13 +191,16 @@ class SlotQuerySet(models.QuerySet["Slot"]):
 
         Another rule of a dialogue they have read today is no further one.
         """
-        today = Slot.objects.given_today_to(user).showing_sensitive()
-        same_project = today.filter(work_item__project=OuterRef("work_item__project")).order_by()
-        given = same_project.values("work_item__project").annotate(n=Count("work_item__dialogue", distinct=True))
-        read = today.filter(work_item__dialogue=OuterRef("work_item__dialogue"))
-        return self.alias(given_today=Coalesce(Subquery(given.values("n")), 0)).filter(
-            ~SHOWS_SENSITIVE | Q(given_today__lt=F("work_item__project__sensitive_per_day")) | Exists(read)
+        today = (
+            Slot.objects.given_today_to(user)
+            .showing_sensitive()
+            .values_list("work_item__project", "work_item__project__sensitive_per_day", "work_item__dialogue")
         )
+        given = set(today)  # few: read once, not per slot looked at
+        most = {project: cap for project, cap, _ in given}
+        full = [project for project, cap in most.items() if sum(row[0] == project for row in given) >= cap]
+        room = ~Q(work_item__project__in=full) & Q(work_item__project__sensitive_per_day__gt=0)
+        return self.filter(~SHOWS_SENSITIVE | room | Q(work_item__dialogue__in=[row[2] for row in given]))
 
     def given_today_to(self, user) -> SlotQuerySet:
         """What was handed to a person since midnight, by the server's clock; what they skipped among it."""
