@@ -43,13 +43,11 @@ class Refusal:
     verdict: Verdict | None = None
 
 
-def desk(
-    slot: Slot, refusal: Refusal | None = None, *, at_verdict: bool = False, shown: bool = False
-) -> dict[str, Any]:
+def desk(slot: Slot, refusal: Refusal | None = None, *, at_verdict: bool = False, shown: str = "") -> dict[str, Any]:
     """The context of a task page of any kind.
 
     at_verdict  a prober is done with the chat, and says whether the rule was broken
-    shown       what harms was uncovered by a person whose browser runs no script
+    shown       position of the turn that a person just uncovered, of what may harm
     """
     draft = drafts.draft_of(slot)
     body = draft.body if draft else {}
@@ -209,18 +207,21 @@ def _why_waiting(request: GenerationRequest) -> str:
 
 
 def _probe_context(
-    slot: Slot, refusal: Refusal, body: Mapping[str, Any], at_verdict: bool, shown: bool
+    slot: Slot, refusal: Refusal, body: Mapping[str, Any], at_verdict: bool, shown: str
 ) -> dict[str, Any]:
     """A chat of whose replies one may be marked; and at its end, whether the rule was broken."""
     context = _chat_context(slot, refusal, body) | verdict_context(slot, refusal.verdict, body)
     chat, phase = context["chat"], context["chat"].phase
-    spoken = _spoken(context, veiled=bool(context["warning"]) and phase == Phase.YOUR_TURN and not shown)
+    shown = shown or str(body.get("shown", ""))
+    seen = shown == str(chat.last_position) or phase != Phase.YOUR_TURN
+    spoken = _spoken(context, veiled=bool(context["warning"]) and not seen and context["judgement"] is None)
     has_answer = any(said.can_be_marked for said in spoken)
     may_end = has_answer and phase in {Phase.YOUR_TURN, Phase.RANKED, Phase.NONE_GOOD, Phase.FAILED}
     is_stored = context["judgement"] is not None
     is_late = has_answer and slot.state == Slot.State.LAPSED and not chat.dialogue.is_open
     return context | {
         "spoken": spoken,
+        "shown": shown,
         "may_end": may_end and chat.dialogue.is_open,
         "at_verdict": is_stored or is_late or (may_end and (at_verdict or refusal.verdict is not None)),
         "is_single": chat.dialogue.project.replies_per_probe_turn == 1,
@@ -242,13 +243,15 @@ def _spoken(context: Mapping[str, Any], *, veiled: bool) -> list[Said]:
     return turns
 
 
-def _judge_context(slot: Slot, refusal: Refusal, body: Mapping[str, Any], shown: bool) -> dict[str, Any]:
+def _judge_context(slot: Slot, refusal: Refusal, body: Mapping[str, Any], shown: str) -> dict[str, Any]:
     """A dialogue that somebody else had, and one rule. Nothing of what anybody else said about it."""
     dialogue = slot.work_item.dialogue
     assert dialogue is not None
     context = verdict_context(slot, refusal.verdict, body)
+    shown = shown or str(body.get("shown", ""))
     veiled = bool(context["warning"]) and not shown and context["judgement"] is None
     return context | {
+        "shown": shown,
         "phase": "judge",
         "spoken": turns_said(list(dialogue.turns.all()), veiled=veiled),
         "veiled": veiled,

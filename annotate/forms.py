@@ -138,6 +138,7 @@ class VerdictForm(forms.Form):
         min_value=0, max_value=LARGEST_NUMBER, required=False, error_messages={"invalid": UNREADABLE}
     )
     message = forms.CharField(strip=False, required=False)  # typed in the chat, and not sent
+    shown = forms.CharField(required=False)  # what was uncovered of what may harm
     draft_version = forms.IntegerField(
         min_value=0, max_value=LARGEST_NUMBER, required=False, error_messages={"invalid": UNREADABLE}
     )

@@ -59,9 +59,9 @@ def verdict_in_draft(body: Mapping[str, Any]) -> Verdict:
     )
 
 
-def as_draft(verdict: Verdict, *, message: str) -> dict[str, Any]:
-    """The same as a page's script would keep it."""
-    body = {"message": message, "reason": verdict.reason, "tactics": list(verdict.tactics)}
+def as_draft(verdict: Verdict, *, message: str, shown: str) -> dict[str, Any]:
+    """The same as a page's script would keep it, with what was typed in the chat and what was uncovered of it."""
+    body = {"message": message, "shown": shown, "reason": verdict.reason, "tactics": list(verdict.tactics)}
     numbers = {"verdict": verdict.verdict, "turn_position": verdict.turn_position}
     return body | {name: str(value) for name, value in numbers.items() if value is not None}
 

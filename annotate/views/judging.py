@@ -39,7 +39,8 @@ def _keep(slot: Slot, form: VerdictForm) -> None:
     stored = drafts.draft_of(slot)
     version = form.cleaned_data.get("draft_version") or 0
     if stored is None or stored.version == version:
-        body = as_draft(form.given(), message=form.cleaned_data.get("message", ""))
+        read = form.cleaned_data.get
+        body = as_draft(form.given(), message=read("message", ""), shown=read("shown", ""))
         drafts.save_draft(slot=slot, body=body, version=version)
 
 

@@ -96,7 +96,8 @@ def show(
     """The task page as it stands, or with what was refused and why; what was typed is shown again."""
     slot = slot_or_404(request, slot.pk)
     page, part = PAGES[WorkItem.Kind(slot.work_item.kind)]
-    context = desk(slot, refusal, at_verdict=request.GET.get("step") == "verdict", shown="shown" in request.GET)
+    at_verdict, shown = request.GET.get("step") == "verdict", request.GET.get("shown", "")
+    context = desk(slot, refusal, at_verdict=at_verdict, shown=shown)
     is_of_field = isinstance(error, EmptyMessage | MessageTooLong) and context.get("may_write", False)
     context |= {"field_error": error} if is_of_field else {"error": error}
     return render_page_or_part(request, page, part, context, status=error.status if error else 200)

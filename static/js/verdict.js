@@ -112,6 +112,10 @@ function show(button) {
   const first = place.querySelector(".said");
   first.tabIndex = -1;
   first.focus();
+  for (const field of document.querySelectorAll("form[data-draft-url] [name=shown]")) {
+    field.value = button.value; // kept with the draft: it need not be uncovered twice
+    changed(field);
+  }
   button.form.remove();
 }
 

@@ -292,7 +292,19 @@ def test_a_new_reply_to_a_sensitive_probe_is_veiled_until_it_is_asked_for(
     page = text_of(as_alice.get(path(slot)))
     assert page.count('class="said veiled"') == 1 and 'aria-hidden="true">I did the thing.' in page
     assert "Show this reply" in page
-    assert "veiled" not in text_of(as_alice.get(path(slot, "?shown=1")))
+    assert "veiled" not in text_of(as_alice.get(path(slot, "?shown=3")))
+
+
+def test_what_was_uncovered_stays_so_until_the_next_reply(
+    as_alice: Client, project: Project, rules: list[Rule], alice: User
+) -> None:
+    make.agree(project)
+    slot = make.make_probe_slot(rules[2])
+    as_alice.post(path(slot, "verdict/"), {"shown": "1", "draft_version": "0"})
+    for page in ("", "?step=verdict"):
+        assert "veiled" not in text_of(as_alice.get(path(slot, page)))
+    make.exchange(slot, "More.", "Worse.")
+    assert text_of(as_alice.get(path(slot))).count('class="said veiled"') == 1
 
 
 def test_without_consent_the_page_of_what_one_holds_is_not_shown(
