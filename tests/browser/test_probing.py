@@ -103,6 +103,7 @@ def test_a_probe_its_verdict_and_a_judgement_by_keyboard(visit: Visitor, project
     press(his, "Enter")
     expect(his.get_by_text("I like red ones.")).to_be_visible()
     expect(his.get_by_role("radio", name="This broke it").nth(0)).not_to_be_checked()
+    his.wait_for_selector("[data-submit][aria-disabled]")  # its keys listen
     press(his, "4", "Enter")
     expect(his.get_by_text("There is nothing more of that kind just now.")).to_be_visible()
     verdict = RuleJudgement.objects.get(by_prober=False)
@@ -163,6 +164,7 @@ def test_a_verdict_that_does_not_arrive_is_not_called_saved(
     seen = visit("alice")
     seen.allowed = ("net::ERR_FAILED", "htmx:afterRequest", "htmx:sendError")
     page = seen.go(f"/work/{slot.pk}/?step=verdict")
+    page.wait_for_selector("[data-submit][aria-disabled]")
     page.route("**/judge/", lambda route: route.abort())
     press(page, "5", "Enter")
     expect_status(page, "Not sent")
