@@ -61,7 +61,7 @@ def desk(slot: Slot, refusal: Refusal | None = None, *, at_verdict: bool = False
     }
 
 
-def _context_of(slot: Slot, refusal: Refusal, body: Mapping[str, Any], at_verdict: bool, shown: bool) -> dict[str, Any]:
+def _context_of(slot: Slot, refusal: Refusal, body: Mapping[str, Any], at_verdict: bool, shown: str) -> dict[str, Any]:
     kind = slot.work_item.kind
     if kind == WorkItem.Kind.PROBE:
         return _probe_context(slot, refusal, body, at_verdict, shown)

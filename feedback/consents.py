@@ -120,7 +120,7 @@ def take_back_consent(*, user: User, project: Project, theme: str) -> Consent:
     """
     User.objects.select_for_update(no_key=True).get(pk=user.pk)
     said = _say(user, project, _told(project, theme), given=False)
-    for slot in slots.held_slots(user, project):
+    for slot in Slot.objects.filter(annotator=user, state=Slot.State.HELD, work_item__project=project):
         rule = sensitive_rule(slot)
         if rule is not None and rule.theme == theme:
             leave = dialogues.skip_dialogue if slot.work_item.is_chat else slots.skip

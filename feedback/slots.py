@@ -203,6 +203,8 @@ def _claim_again(slot: Slot) -> Slot | None:
     fresh = Slot.objects.filter(work_item=slot.work_item_id, number=slot.number, state=Slot.State.FREE).first()
     if fresh is None or slot.annotator is None:
         return None
+    if not Slot.objects.filter(pk=fresh.pk).agreed_by(slot.annotator).exists():
+        return None
     return claim_slot(fresh.pk, user=slot.annotator)
 
 

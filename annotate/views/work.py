@@ -41,9 +41,13 @@ def take(request: HttpRequest, project: Project, kind: str, *, saying: str = "")
         slot = _next(person(request), project, kind)
     except NothingToProbe as err:
         if kind == PROBE and err.because == Lack.NEEDS_CONSENT:
-            return go_to(request, reverse("annotate:consent", args=[project.slug]) + f"?kind={PROBE}")
+            return go_to(request, consent_page(project, PROBE))
         return go_to(request, reverse("annotate:home") + f"?project={project.slug}&none=1")
     return go_to(request, reverse("annotate:work", args=[slot.pk]), saying=saying)
+
+
+def consent_page(project: Project, kind: str) -> str:
+    return reverse("annotate:consent", args=[project.slug]) + f"?kind={kind}"
 
 
 def _next(user: User, project: Project, kind: str) -> Slot:
@@ -76,10 +80,6 @@ def work(request: HttpRequest, pk: int) -> HttpResponse:
         again = Slot.objects.held_by(person(request)).filter(work_item=slot.work_item_id).first()
         if again is not None:
             return redirect("annotate:work", again.pk)
-    if not consents.may_be_shown(slot, person(request)):
-        return redirect(
-            reverse("annotate:consent", args=[slot.work_item.project.slug]) + f"?kind={slot.work_item.kind}"
-        )
     if _is_answered(slot):
         return redirect("annotate:look_again", slot.work_item.comparison_id)
     return show(request, slot)
@@ -93,8 +93,13 @@ def _is_answered(slot: Slot) -> bool:
 def show(
     request: HttpRequest, slot: Slot, *, error: FeedbackError | None = None, refusal: Refusal | None = None
 ) -> HttpResponse:
-    """The task page as it stands, or with what was refused and why; what was typed is shown again."""
+    """The task page as it stands, or with what was refused and why; what was typed is shown again.
+
+    What this person has not agreed to read is not shown: they are led to where it is asked.
+    """
     slot = slot_or_404(request, slot.pk)
+    if not consents.may_be_shown(slot, person(request)):
+        return go_to(request, consent_page(slot.work_item.project, slot.work_item.kind))
     page, part = PAGES[WorkItem.Kind(slot.work_item.kind)]
     at_verdict, shown = request.GET.get("step") == "verdict", request.GET.get("shown", "")
     context = desk(slot, refusal, at_verdict=at_verdict, shown=shown)

@@ -315,6 +315,9 @@ def test_without_consent_the_page_of_what_one_holds_is_not_shown(
     Consent.objects.create(user=alice, project=project, theme="Poison", wording="", given=False)
     response = as_alice.get(path(slot))
     assert response.url == f"/consent/{project.slug}/?kind=probe"
+    assert as_alice.get(path(slot, "arrivals/")).headers["HX-Refresh"] == "true"
+    refused = as_alice.post(path(slot, "judge/"), {"verdict": ""})
+    assert refused.url == response.url and "I did the thing" not in text_of(refused)
 
 
 def test_words_that_changed_meanwhile_are_shown_again(as_alice: Client, project: Project, rules: list[Rule]) -> None:

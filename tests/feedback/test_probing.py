@@ -408,6 +408,16 @@ def test_a_probe_that_lapsed_is_not_taken_up_without_consent(project: Project, a
     make.lapse(probing.next_probe(user=alice, project=project))
     consents.take_back_consent(user=alice, project=project, theme="Poison")
     assert why_nothing(alice, project) == Lack.NEEDS_CONSENT
+    assert slots.regain(Slot.objects.get(state="lapsed")) is None
+
+
+def test_taking_consent_back_also_gives_up_what_was_about_to_lapse(project: Project, alice: User) -> None:
+    make.make_rule_set(project, rules=1, sensitive=1)
+    make.agree(project)
+    probing.next_probe(user=alice, project=project)
+    Slot.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    consents.take_back_consent(user=alice, project=project, theme="Poison")
+    assert not Slot.objects.filter(state="held").exists()
 
 
 def test_the_sweep_closes_probes_that_were_left_for_a_day(project: Project) -> None:
