@@ -54,7 +54,12 @@ def surroundings(request: HttpRequest, project: Project | None) -> dict[str, Any
 def slot_or_404(request: HttpRequest, pk: int) -> Slot:
     """A slot that was ever handed to this person, also a lapsed one: a late answer is kept."""
     slots = Slot.objects.given_to(person(request)).select_related(
-        "work_item__project", "work_item__comparison__request", "work_item__comparison__dialogue", "annotator"
+        "work_item__project",
+        "work_item__comparison__request",
+        "work_item__comparison__dialogue",
+        "work_item__rule__rule_set",
+        "work_item__dialogue__probe__rule",
+        "annotator",
     )
     slot = get_object_or_404(slots, pk=pk)
     member = Membership.objects.filter(project=slot.work_item.project, user=person(request), is_active=True)

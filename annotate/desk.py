@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +15,7 @@ from annotate.forms import SKIP_REASONS
 from annotate.reasons import in_plain_words
 from annotate.sheet import FAILED, NUMBER_WORDS, WAITING, Row, order_in_words, rows, sheet
 from annotate.templatetags.look import ordinal
+from annotate.verdicts import Said, Verdict, turns_said, verdict_context
 from feedback import drafts
 from feedback.dialogues import Chat, Phase, look_at_chat
 from feedback.generation import requests_ahead, waiting_seconds
@@ -25,6 +26,7 @@ STRENGTHS = ((1, "a hair"), (2, "somewhat"), (3, "clearly"), (4, "by far"))
 SCRIPTS = tuple(
     f"js/{name}.js" for name in ("status", "draft", "send", "elapsed", "inview", "rank", "chat-keys", "skip")
 )
+PROBE_SCRIPTS = (*SCRIPTS, "js/verdict.js")
 WHY_AFTER = 10  # seconds of waiting after which the page says why
 TAKEN = "taken"  # the phase of a chat that lapsed and that somebody else has now
 ASKING = frozenset({Phase.WAITING, Phase.RANK, Phase.FAILED})
@@ -38,22 +40,35 @@ class Refusal:
     answer: Answer | None = None
     message: str = ""
     skip_words: str = ""
+    verdict: Verdict | None = None
 
 
-def desk(slot: Slot, refusal: Refusal | None = None) -> dict[str, Any]:
-    """The context of a task page of either kind."""
+def desk(slot: Slot, refusal: Refusal | None = None, *, at_verdict: bool = False, shown: str = "") -> dict[str, Any]:
+    """The context of a task page of any kind.
+
+    at_verdict  a prober is done with the chat, and says whether the rule was broken
+    shown       position of the turn that a person just uncovered, of what may harm
+    """
     draft = drafts.draft_of(slot)
     body = draft.body if draft else {}
-    is_chat = slot.work_item.kind == WorkItem.Kind.CHAT_AND_RANK
-    build = _chat_context if is_chat else _rank_only_context
     refusal = refusal or Refusal()
     return {
         **frame(slot),
         "skip_words": refusal.skip_words,
         "draft_version": draft.version if draft else 0,
         "saved_at": draft.saved_at if draft and draft.body else None,
-        **build(slot, refusal, body),
+        **_context_of(slot, refusal, body, at_verdict, shown),
     }
+
+
+def _context_of(slot: Slot, refusal: Refusal, body: Mapping[str, Any], at_verdict: bool, shown: str) -> dict[str, Any]:
+    kind = slot.work_item.kind
+    if kind == WorkItem.Kind.PROBE:
+        return _probe_context(slot, refusal, body, at_verdict, shown)
+    if kind == WorkItem.Kind.JUDGE:
+        return _judge_context(slot, refusal, body, shown)
+    build = _chat_context if kind == WorkItem.Kind.CHAT_AND_RANK else _rank_only_context
+    return build(slot, refusal, body)
 
 
 def frame(slot: Slot) -> dict[str, Any]:
@@ -62,7 +77,7 @@ def frame(slot: Slot) -> dict[str, Any]:
         "slot": slot,
         "project": slot.work_item.project,
         "kind": slot.work_item.kind,
-        "is_chat": slot.work_item.kind == WorkItem.Kind.CHAT_AND_RANK,
+        "is_chat": slot.work_item.is_chat,
         "submit_key": uuid4(),
         "flags": FLAGS,
         "skip_reasons": SKIP_REASONS,
@@ -103,7 +118,8 @@ def _chat_context(slot: Slot, refusal: Refusal, body: Mapping[str, Any]) -> dict
         "chosen_chip": _chosen_chip(mine) if chat.chosen is not None else "",
         "last_position": chat.last_position,
         "turns_left": max(0, chat.dialogue.project.max_turns - chat.user_turns),
-        "may_write": chat.phase == Phase.OPENING or (chat.phase == Phase.RANKED and chat.may_write_on),
+        "may_write": chat.phase == Phase.OPENING
+        or (chat.phase in {Phase.RANKED, Phase.YOUR_TURN} and chat.may_write_on),
         "typed": refusal.message or body.get("message", ""),
         "sent_words": _sent_words(slot, refusal, mine, built),
         "draft_key": _draft_key(slot, chat, is_asking),
@@ -185,6 +201,65 @@ def _why_waiting(request: GenerationRequest) -> str:
         return f"{ahead} ahead of you"
     is_queued = request.state == GenerationRequest.State.QUEUED
     return "the model is asked again" if is_queued and request.error else "waiting for the model" if is_queued else ""
+
+
+# Probe
+
+
+def _probe_context(
+    slot: Slot, refusal: Refusal, body: Mapping[str, Any], at_verdict: bool, shown: str
+) -> dict[str, Any]:
+    """A chat of whose replies one may be marked; and at its end, whether the rule was broken."""
+    context = _chat_context(slot, refusal, body) | verdict_context(slot, refusal.verdict, body)
+    chat, phase = context["chat"], context["chat"].phase
+    shown = shown or str(body.get("shown", ""))
+    seen = shown == str(chat.last_position) or phase != Phase.YOUR_TURN
+    spoken = _spoken(context, veiled=bool(context["warning"]) and not seen and context["judgement"] is None)
+    has_answer = any(said.can_be_marked for said in spoken)
+    may_end = has_answer and phase in {Phase.YOUR_TURN, Phase.RANKED, Phase.NONE_GOOD, Phase.FAILED}
+    is_stored = context["judgement"] is not None
+    is_late = has_answer and slot.state == Slot.State.LAPSED and not chat.dialogue.is_open
+    return context | {
+        "spoken": spoken,
+        "shown": shown,
+        "may_end": may_end and chat.dialogue.is_open,
+        "at_verdict": is_stored or is_late or (may_end and (at_verdict or refusal.verdict is not None)),
+        "is_single": chat.dialogue.project.replies_per_probe_turn == 1,
+        "draft_key": f"slot-{slot.pk}-{chat.last_position}-probe"
+        if phase not in {Phase.WAITING, Phase.RANK}
+        else context["draft_key"],
+        "scripts": PROBE_SCRIPTS,
+    }
+
+
+def _spoken(context: Mapping[str, Any], *, veiled: bool) -> list[Said]:
+    """The turns with this person's places, and last the reply they chose; what is new may be veiled."""
+    turns = [Said(turn.position, turn.role, turn.content, chip) for turn, chip in context["turns"]]
+    if context["chosen"] is not None:
+        chip = context["chosen_chip"]
+        turns.append(Said(context["last_position"] + 1, Turn.Role.ASSISTANT, context["chosen"].text, chip))
+    if veiled and turns:
+        turns[-1] = replace(turns[-1], veiled=turns[-1].can_be_marked)
+    return turns
+
+
+def _judge_context(slot: Slot, refusal: Refusal, body: Mapping[str, Any], shown: str) -> dict[str, Any]:
+    """A dialogue that somebody else had, and one rule. Nothing of what anybody else said about it."""
+    dialogue = slot.work_item.dialogue
+    assert dialogue is not None
+    context = verdict_context(slot, refusal.verdict, body)
+    shown = shown or str(body.get("shown", ""))
+    veiled = bool(context["warning"]) and not shown and context["judgement"] is None
+    return context | {
+        "shown": shown,
+        "phase": "judge",
+        "spoken": turns_said(list(dialogue.turns.all()), veiled=veiled),
+        "veiled": veiled,
+        "at_verdict": True,
+        "draft_key": f"slot-{slot.pk}-verdict",
+        "time_is_over": _time_is_over(slot, "What you send is stored as late; nothing is lost."),
+        "scripts": PROBE_SCRIPTS,
+    }
 
 
 # A chat whose time was over, and that somebody else has now

@@ -9,7 +9,9 @@ from typing import Any
 from django import forms
 
 from annotate.answers import FLAGS, Answer
+from annotate.verdicts import Verdict
 from feedback.errors import ForeignCandidate, ReasonTooLong
+from feedback.judgements import TACTICS
 from feedback.models import User
 
 LARGEST_NUMBER = 2**31 - 1  # of positions and revisions
@@ -17,6 +19,15 @@ LONGEST_LOOK = 24.0 * 3600  # seconds
 UNREADABLE = "This answer could not be read. Reload the page and send it again."
 TOO_LONG_A_REASON = {"max_length": "A reason has at most %(limit_value)d characters; this one has %(show_value)d."}
 SKIP_REASONS = ("I cannot judge this", "The opening makes no sense", "It upsets me", "Something is broken")
+
+
+def seconds_in_view(sent: str) -> float | None:
+    """Within a day, or nothing: no answer is refused for a strange clock."""
+    try:
+        seconds = float(sent)
+    except ValueError:
+        return None
+    return min(max(seconds, 0.0), LONGEST_LOOK) if seconds == seconds else None
 
 
 def complaint(form: forms.Form) -> str:
@@ -54,12 +65,7 @@ class RankingForm(forms.Form):
     )
 
     def clean_seconds(self) -> float | None:
-        """Within a day, or nothing: no answer is refused for a strange clock."""
-        try:
-            seconds = float(self.cleaned_data["seconds"])
-        except ValueError:
-            return None
-        return min(max(seconds, 0.0), LONGEST_LOOK) if seconds == seconds else None
+        return seconds_in_view(self.cleaned_data["seconds"])
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
@@ -105,6 +111,51 @@ class RankingForm(forms.Form):
             "seconds": self.cleaned_data["seconds"],
             "revises": self.cleaned_data["revises"] or 0,
         }
+
+
+class VerdictForm(forms.Form):
+    """A verdict on whether a rule was broken: the step, the turn that broke it, why, how the prober tried."""
+
+    verdict = forms.IntegerField(
+        min_value=1,
+        max_value=5,
+        error_messages={"required": "Choose one of the five steps first."}
+        | dict.fromkeys(("invalid", "min_value", "max_value"), UNREADABLE),
+    )
+    submit_key = forms.UUIDField(error_messages=dict.fromkeys(("required", "invalid"), UNREADABLE))
+    turn_position = forms.IntegerField(
+        min_value=0,
+        max_value=LARGEST_NUMBER,
+        required=False,
+        error_messages=dict.fromkeys(("invalid", "min_value", "max_value"), UNREADABLE),
+    )
+    reason = forms.CharField(strip=False, required=False)  # its length is the domain's to judge
+    tactics = forms.MultipleChoiceField(
+        choices=list(TACTICS.items()), required=False, error_messages={"invalid_choice": UNREADABLE}
+    )
+    seconds = forms.CharField(required=False)
+    revises = forms.IntegerField(
+        min_value=0, max_value=LARGEST_NUMBER, required=False, error_messages={"invalid": UNREADABLE}
+    )
+    message = forms.CharField(strip=False, required=False)  # typed in the chat, and not sent
+    shown = forms.CharField(required=False)  # what was uncovered of what may harm
+    draft_version = forms.IntegerField(
+        min_value=0, max_value=LARGEST_NUMBER, required=False, error_messages={"invalid": UNREADABLE}
+    )
+
+    def clean_seconds(self) -> float | None:
+        return seconds_in_view(self.cleaned_data["seconds"])
+
+    def given(self) -> Verdict:
+        """The verdict as far as it could be read, to be shown again."""
+        read = self.cleaned_data.get
+        reason = read("reason") or ""
+        return Verdict(read("verdict"), read("turn_position"), tuple(read("tactics") or ()), reason)
+
+    def answer(self) -> dict[str, Any]:
+        """The arguments of `record_judgement`, but for the slot."""
+        names = ("verdict", "submit_key", "turn_position", "reason", "tactics", "seconds")
+        return {name: self.cleaned_data[name] for name in names} | {"revises": self.cleaned_data["revises"] or 0}
 
 
 class MessageForm(forms.Form):

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from statistics import median
+from typing import Any
 
 from django.db.models import QuerySet
+from django.urls import reverse
 from django.utils import timezone
 
-from feedback import slots
-from feedback.models import Dialogue, Membership, Project, Ranking, Slot, User, WorkItem
+from feedback import consents, probing, slots
+from feedback.models import Dialogue, Membership, Project, Ranking, RuleJudgement, Slot, User, WorkItem
+from feedback.probing import Lack
 
 KINDS = {  # the kinds of work there are pages for, and what each asks
     WorkItem.Kind.CHAT_AND_RANK: ("Chat and rank", "Write to the model, rank its replies, write on from the best"),
     WorkItem.Kind.RANK: ("Rank replies", "A dialogue already written: which of its replies is best"),
+    WorkItem.Kind.PROBE: ("Probe a rule", "Try to make the model break one named rule"),
+    WorkItem.Kind.JUDGE: ("Judge again", "A dialogue somebody else had: did it break a rule"),
 }
+ABOUT_RULES = (WorkItem.Kind.PROBE, WorkItem.Kind.JUDGE)
 RECENT = 200  # answers that say how long one usually takes
 
 
@@ -28,6 +35,8 @@ class Waiting:
     what: str
     count: int
     usual_seconds: float | None
+    none_because: str = ""
+    may_need_consent: bool = False  # the page that says what may appear is worth a link
 
 
 @dataclass(frozen=True)
@@ -46,17 +55,36 @@ class Day:
 
 
 def waiting_work(user: User, project: Project) -> list[Waiting]:
-    """Per kind of work: how many pieces this person may take, and how long one usually takes."""
-    return [
-        Waiting(
-            kind=kind,
-            name=name,
-            what=what,
-            count=waiting_count(user, project, kind),
-            usual_seconds=usual_seconds(project, kind),
-        )
-        for kind, (name, what) in KINDS.items()
-    ]
+    """Per kind of work: how many pieces this person may take, and how long one usually takes.
+
+    Rules are named where they are probed.
+    """
+    shown = [kind for kind in KINDS if project.probes_open or kind not in ABOUT_RULES]
+    asks = project.probes_open and bool(consents.themes(user, project))
+    return [_waiting(user, project, kind, asks=asks and kind in ABOUT_RULES) for kind in shown]
+
+
+def _waiting(user: User, project: Project, kind: WorkItem.Kind, *, asks: bool) -> Waiting:
+    name, what = KINDS[kind]
+    count, none_because = waiting_count(user, project, kind), ""
+    if kind == WorkItem.Kind.PROBE:
+        found = probing.outlook(user, project)
+        count += found.count
+        none_because = "" if count else found.said
+    elif kind == WorkItem.Kind.JUDGE and not count:
+        none_because = _why_none_to_judge(user, project)
+    return Waiting(kind, name, what, count, usual_seconds(project, kind), none_because, asks)
+
+
+def _why_none_to_judge(user: User, project: Project) -> str:
+    """What is left may be such as they did not agree to read, or have had enough of today."""
+    left = Slot.objects.claimable_if_agreed_by(user).filter(
+        work_item__project=project, work_item__kind=WorkItem.Kind.JUDGE
+    )
+    if not left.exists():
+        return ""
+    lack = Lack.ENOUGH_TODAY if left.agreed_by(user).exists() else Lack.NEEDS_CONSENT
+    return probing.SAID[lack]
 
 
 def waiting_count(user: User, project: Project, kind: str) -> int:
@@ -66,10 +94,9 @@ def waiting_count(user: User, project: Project, kind: str) -> int:
 
 
 def usual_seconds(project: Project, kind: str) -> float | None:
-    """The median time one ranking took lately; None before there are a few."""
-    given = Ranking.objects.filter(
-        slot__work_item__project=project, slot__work_item__kind=kind, seconds__gt=0, withdrawn=False
-    )
+    """The median time one answer took lately; None before there are a few."""
+    answers: QuerySet[Any] = RuleJudgement.objects.all() if kind in ABOUT_RULES else Ranking.objects.all()
+    given = answers.filter(slot__work_item__project=project, slot__work_item__kind=kind, seconds__gt=0, withdrawn=False)
     lately = [seconds or 0.0 for seconds in given.order_by("-pk").values_list("seconds", flat=True)[:RECENT]]
     return median(lately) if len(lately) >= 3 else None
 
@@ -78,7 +105,7 @@ def usual_seconds(project: Project, kind: str) -> float | None:
 class Given:
     """An answer a person gave, as their own list shows it."""
 
-    comparison_id: int
+    url: str
     opening: str
     at: datetime
     words: str
@@ -95,17 +122,25 @@ class Today:
 
 def own_answers(user: User, project: Project, most: int = 100) -> list[Given]:
     """A person's answers in force, newest first."""
+    given = [*_own_rankings(user, project, most), *_own_judgements(user, project, most)]
+    return sorted(given, key=lambda answer: answer.at, reverse=True)[:most]
+
+
+def _own_rankings(user: User, project: Project, most: int) -> Iterator[Given]:
     mine = Ranking.objects.in_force().filter(annotator=user, comparison__dialogue__project=project)
     newest = mine.select_related("comparison__dialogue__prompt").prefetch_related("entries").order_by("-pk")[:most]
-    return [
-        Given(
-            comparison_id=ranking.comparison_id,
-            opening=_opening(ranking.comparison.dialogue),
-            at=ranking.created_at,
-            words=_in_words(ranking),
-        )
-        for ranking in newest
-    ]
+    for ranking in newest:
+        url = reverse("annotate:look_again", args=[ranking.comparison_id])
+        yield Given(url, _opening(ranking.comparison.dialogue), ranking.created_at, _in_words(ranking))
+
+
+def _own_judgements(user: User, project: Project, most: int) -> Iterator[Given]:
+    mine = RuleJudgement.objects.in_force().filter(annotator=user, dialogue__project=project)
+    for judgement in mine.select_related("rule").order_by("-pk")[:most]:
+        said = [f"{'Probed' if judgement.by_prober else 'Judged'}: {judgement.get_verdict_display().lower()}"]
+        said += ["late" if judgement.counts else "late, not counted"] * judgement.late
+        url = reverse("annotate:work", args=[judgement.slot_id])
+        yield Given(url, judgement.rule.name, judgement.created_at, ", ".join(said))
 
 
 def _in_words(ranking: Ranking) -> str:
@@ -120,11 +155,11 @@ def _in_words(ranking: Ranking) -> str:
 
 def today_of(user: User, project: Project) -> Today:
     start = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
-    given = list(_answered_since(user, project, start).values_list("seconds", "counts"))
+    given = _answered_since(user, project, start)
     return Today(
         answers=len(given),
-        seconds=sum(seconds or 0.0 for seconds, _ in given),
-        not_counted=sum(not counts for _, counts in given),
+        seconds=sum(seconds or 0.0 for _, seconds, _ in given),
+        not_counted=sum(not counts for _, _, counts in given),
     )
 
 
@@ -133,25 +168,27 @@ def week_of(user: User, project: Project) -> list[Day]:
     today = timezone.localdate()
     monday = today - timedelta(days=today.weekday())
     start = timezone.make_aware(datetime.combine(monday, datetime.min.time()))
-    when = [
-        timezone.localtime(at).date()
-        for at in _answered_since(user, project, start).values_list("created_at", flat=True)
-    ]
+    when = [timezone.localtime(at).date() for at, _, _ in _answered_since(user, project, start)]
     days = [monday + timedelta(days=offset) for offset in range(7)]
     return [Day(date=day, answers=when.count(day), is_today=day == today) for day in days]
 
 
-def _answered_since(user: User, project: Project, start: datetime) -> QuerySet[Ranking]:
-    return Ranking.objects.in_force().filter(
-        annotator=user, comparison__dialogue__project=project, created_at__gte=start
-    )
+def _answered_since(user: User, project: Project, start: datetime) -> list[tuple[datetime, float | None, bool]]:
+    """When, how long, and whether it counts, of every answer in force."""
+    columns = ("created_at", "seconds", "counts")
+    mine = {"annotator": user, "created_at__gte": start}
+    ranked = Ranking.objects.in_force().filter(comparison__dialogue__project=project, **mine)
+    judged = RuleJudgement.objects.in_force().filter(dialogue__project=project, **mine)
+    return [*ranked.values_list(*columns), *judged.values_list(*columns)]
 
 
 def in_hand(user: User, project: Project) -> Slot | None:
     """The piece a person left half done, oldest first."""
     return (
         slots.held_slots(user, project)
-        .select_related("work_item__dialogue__prompt", "work_item__comparison__dialogue__prompt", "draft")
+        .select_related(
+            "work_item__dialogue__prompt", "work_item__comparison__dialogue__prompt", "work_item__rule", "draft"
+        )
         .first()
     )
 
@@ -163,8 +200,10 @@ def managers_of(project: Project) -> list[User]:
 
 
 def opening_of(slot: Slot) -> str:
-    """The first words of the dialogue a slot is about; empty where nobody has written yet."""
+    """The first words of the dialogue a slot is about, or the rule's name; empty where nobody has written yet."""
     item = slot.work_item
+    if item.rule is not None:
+        return item.rule.name
     dialogue = item.dialogue or (item.comparison.dialogue if item.comparison else None)
     return _opening(dialogue) if dialogue is not None else ""
 

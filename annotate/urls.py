@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from annotate.views import answers, chatting, home, ranking, settings, work
+from annotate.views import answers, chatting, consent, home, judging, ranking, settings, work
 
 app_name = "annotate"
 
@@ -10,6 +10,7 @@ urlpatterns = [
     path("", home.home, name="home"),
     path("guidelines/<slug:slug>/", home.guidelines, name="guidelines"),
     path("settings/", settings.settings, name="settings"),
+    path("consent/<slug:slug>/", consent.consent, name="consent"),
     path("next/<slug:slug>/", work.next_work, name="next"),
     path("own/<slug:slug>/", work.own_dialogue, name="own"),
     path("work/<int:pk>/", work.work, name="work"),
@@ -23,6 +24,8 @@ urlpatterns = [
     path("work/<int:pk>/end/", chatting.end, name="end"),
     path("work/<int:pk>/retry/", chatting.retry, name="retry"),
     path("work/<int:pk>/fewer/", chatting.fewer, name="fewer"),
+    path("work/<int:pk>/verdict/", judging.verdict, name="verdict"),
+    path("work/<int:pk>/judge/", judging.judge, name="judge"),
     path("answers/", answers.answers, name="answers"),
     path("answers/<int:pk>/", answers.look_again, name="look_again"),
 ]

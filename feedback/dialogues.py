@@ -23,7 +23,7 @@ from feedback.errors import (
     SlotClosed,
     SlotNotYours,
 )
-from feedback.generation import cancel_requests, request_candidates, try_again
+from feedback.generation import append_reply, cancel_requests, request_candidates, try_again
 from feedback.models import (
     Candidate,
     Comparison,
@@ -58,6 +58,7 @@ class Phase(StrEnum):
     RANK = "rank"  # replies are there
     RANKED = "ranked"  # answered: write on, undo, or end
     NONE_GOOD = "none_good"  # answered: all bad; new replies, undo, or end
+    YOUR_TURN = "your_turn"  # the one reply is part of the dialogue: write on, or end
     ENDED = "ended"
 
 
@@ -101,9 +102,9 @@ class Chat:
 def look_at_chat(slot: Slot) -> Chat:
     """Everything a chat page shows, read from the rows; changes nothing.
 
-    Raises  SlotNotYours when the slot is about something else than a dialogue
+    Raises  SlotNotYours when the slot is about something else than a dialogue to write in
     """
-    if slot.work_item.dialogue_id is None:
+    if slot.work_item.dialogue_id is None or not slot.work_item.is_chat:
         raise SlotNotYours("This piece of work is no dialogue. Take the next one from your home page.")
     dialogue = Dialogue.objects.select_related("project").get(pk=slot.work_item.dialogue_id)
     turns = list(dialogue.turns.select_related("candidate"))
@@ -114,6 +115,8 @@ def look_at_chat(slot: Slot) -> Chat:
 def _question(slot: Slot, dialogue: Dialogue, turns: list[Turn]) -> dict[str, Any]:
     if not dialogue.is_open:
         return {"phase": Phase.ENDED}
+    if turns and turns[-1].role == Turn.Role.ASSISTANT:
+        return {"phase": Phase.YOUR_TURN}
     if not turns or turns[-1].role != Turn.Role.USER:
         return {"phase": Phase.OPENING}
     request = (
@@ -195,19 +198,25 @@ def send_message(*, slot: Slot, text: str, after_position: int, draft_version: i
 
 @transaction.atomic
 def _send_message(slot: Slot, text: str, after_position: int) -> GenerationRequest:
-    chat = _chat_in_hand(slot)
+    chat = chat_in_hand(slot)
     asked = _asked_already(chat.dialogue, text, after_position)
     if asked is not None:
         return asked
     if after_position != chat.last_position:
         raise DialogueMovedOn("Another window already wrote the next message. It is shown here; your text is kept.")
-    if chat.phase not in {Phase.OPENING, Phase.RANKED}:
-        raise CandidatesNotReady("Rank the replies first; the best becomes the answer you write on from.")
+    if chat.phase not in {Phase.OPENING, Phase.RANKED, Phase.YOUR_TURN}:
+        raise CandidatesNotReady(_answer_first(chat))
     if not chat.may_write_on:
         raise DialogueEnded(f"This project's dialogues have {chat.dialogue.project.max_turns} turns. End it here.")
     _append_user_turn(chat, text, position=_append_chosen(chat))
     slots.renew_lease(chat.slot)
     return request_candidates(dialogue=chat.dialogue)
+
+
+def _answer_first(chat: Chat) -> str:
+    if chat.request is not None and chat.request.is_said_at_once:
+        return "The model has not answered yet. Your text is kept; send it once the reply is here."
+    return "Rank the replies first; the best becomes the answer you write on from."
 
 
 def _asked_already(dialogue: Dialogue, text: str, after_position: int) -> GenerationRequest | None:
@@ -227,7 +236,7 @@ def _checked(text: str) -> str:
     return text
 
 
-def _chat_in_hand(slot: Slot) -> Chat:
+def chat_in_hand(slot: Slot) -> Chat:
     """The chat in which a person acts, its slot locked; one that lapsed is taken up again if nobody else has it.
 
     Raises  DialogueEnded, SlotClosed
@@ -245,18 +254,8 @@ def _append_chosen(chat: Chat) -> int:
 
     Returns the position of the turn that comes next.
     """
-    said = chat.chosen.turns if chat.chosen is not None else []
-    Turn.objects.bulk_create(
-        Turn(
-            dialogue=chat.dialogue,
-            position=position,
-            role=turn["role"],
-            content=turn["content"],
-            candidate=chat.chosen,
-        )
-        for position, turn in enumerate(said, start=chat.last_position + 1)
-    )
-    return chat.last_position + 1 + len(said)
+    following = chat.last_position + 1
+    return append_reply(chat.dialogue, chat.chosen, position=following) if chat.chosen is not None else following
 
 
 def _append_user_turn(chat: Chat, text: str, *, position: int) -> None:
@@ -267,7 +266,7 @@ def _append_user_turn(chat: Chat, text: str, *, position: int) -> None:
         prompt = add_prompt(
             project=chat.dialogue.project,
             messages=chat.dialogue.messages(),
-            source="annotator",
+            source="probe" if chat.dialogue.is_probe else "annotator",
             author=chat.slot.annotator,
             is_active=False,
         )
@@ -280,7 +279,7 @@ def ask_for_new_candidates(*, slot: Slot) -> GenerationRequest:
 
     Raises  CandidatesNotReady unless the replies in hand were all called bad, DialogueEnded, SlotClosed
     """
-    chat = _chat_in_hand(slot)
+    chat = chat_in_hand(slot)
     request = chat.request
     if request is not None and request.redo > 0 and chat.phase in {Phase.WAITING, Phase.RANK}:
         return request
@@ -296,40 +295,47 @@ def ask_for_new_candidates(*, slot: Slot) -> GenerationRequest:
 def end_dialogue(*, slot: Slot, reason: str = "") -> None:
     """End a dialogue after a ranking; the best reply becomes its last turn, and the slot is filled.
 
-    Raises  DialogueEnded, SlotClosed, CandidatesNotReady when nothing was ranked (skip it instead)
+    Raises  DialogueEnded, SlotClosed, CandidatesNotReady when nothing was ranked (skip it instead), and for a probe,
+            which ends with a verdict
     """
-    chat = _chat_in_hand(slot)
+    chat = chat_in_hand(slot)
+    if chat.dialogue.is_probe:
+        raise CandidatesNotReady("Say whether the rule was broken; that ends this dialogue.")
     ranked = Ranking.objects.in_force().filter(comparison__dialogue=chat.dialogue, annotator=chat.slot.annotator_id)
     if chat.ranking is None and not ranked.exists():
         raise CandidatesNotReady("Rank the replies first, or skip this dialogue with a reason.")
-    _close(chat, reason or "ended by the annotator")
+    close_chat(chat, reason or "ended by the annotator")
     slots.fill(chat.slot, because=reason)
     _ask_others(chat.dialogue)
 
 
 @transaction.atomic
 def skip_dialogue(*, slot: Slot, reason: str) -> None:
-    """Leave a dialogue for good, with a reason. What was ranked in it stays.
+    """Leave a dialogue for good, with a reason. What was ranked in it stays; a probe without a verdict is none.
 
     Raises  ReasonNeeded, DialogueEnded, SlotClosed
     """
     if not reason.strip():
         raise ReasonNeeded("Say in a word why you skip it; it helps to mend the prompts.")
-    chat = _chat_in_hand(slot)
+    chat = chat_in_hand(slot)
     because = f"skipped: {reason.strip()}"
-    _close(chat, because)
-    slots.fill(chat.slot, because=because)
-    _ask_others(chat.dialogue)
+    close_chat(chat, because)
+    if chat.dialogue.is_probe:
+        slots.skip(chat.slot, reason=reason)
+    else:
+        slots.fill(chat.slot, because=because)
+        _ask_others(chat.dialogue)
 
 
-def _close(chat: Chat, because: str) -> None:
+def close_chat(chat: Chat, because: str) -> None:
     """The best reply becomes the last turn, and nothing more is asked about the dialogue."""
     _append_chosen(chat)
-    _end(chat.dialogue.pk, because)
+    end(chat.dialogue.pk, because)
     slots.close_work(chat.slot.work_item, because=because)
 
 
-def _end(dialogue_id: int, because: str) -> None:
+def end(dialogue_id: int, because: str) -> None:
+    """No turn comes after this, and no reply is made any more."""
     Dialogue.objects.filter(pk=dialogue_id, ended_at=None).update(ended_at=timezone.now(), end_reason=because[:200])
     cancel_requests(dialogue_id, because="The dialogue ended before its replies were made.")
 
@@ -437,5 +443,5 @@ def _withdraw(project: Project, item: WorkItem, because: str) -> int:
     if item.dialogue_id is None or not unclaimed_dialogues(project).filter(pk=item.pk).exists():
         return 0
     slots.close_work(item, because=because)
-    _end(item.dialogue_id, because)
+    end(item.dialogue_id, because)
     return 1

@@ -195,3 +195,36 @@ class RuleFileRefused(FeedbackError):
     """A file of rules that cannot be taken in; the message names rule, field and remedy."""
 
     code = "rule_file_refused"
+
+
+class ConsentNeeded(FeedbackError):
+    """Something that may harm its reader is read only by who agreed to it, in the words that say what may appear."""
+
+    code = "consent_needed"
+    status = 403
+
+
+class WordingChanged(FeedbackError):
+    """What a person agreed to on a page is not what would be told now."""
+
+    code = "wording_changed"
+    status = 409
+
+
+class NothingToProbe(FeedbackError):
+    """No probe can be given to a person now; `because` names why for programs."""
+
+    code = "nothing_to_probe"
+    status = 409
+
+    def __init__(self, message: str, because: str = "") -> None:
+        super().__init__(message)
+        self.because = because
+
+
+class BadVerdict(FeedbackError):
+    code = "bad_verdict"
+
+
+class TurnNotMarked(FeedbackError):
+    code = "turn_not_marked"

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from feedback import queue
 from feedback.errors import CandidatesNotReady, DialogueEnded, NoPolicy
-from feedback.models import Candidate, Comparison, Dialogue, GenerationRequest, Turn
+from feedback.models import Candidate, Comparison, Dialogue, GenerationRequest, ModelVersion, Turn
 
 FEWEST_TO_COMPARE = 2
 
@@ -18,29 +18,35 @@ FEWEST_TO_COMPARE = 2
 def request_candidates(*, dialogue: Dialogue, redo: int = 0) -> GenerationRequest:
     """Ask for the project's K replies to a dialogue as it stands. The row is the contract; the queue is only a bell.
 
+    A probe is answered from end to end by the policy it was opened for, with as many replies as probes have here.
     The same request twice (a double click, two windows) is one row.
     Raises  NoPolicy when no model serves in the project, DialogueEnded, CandidatesNotReady when no user's message is
             there to answer
     """
-    dialogue = Dialogue.objects.select_related("project__policy").get(pk=dialogue.pk)
+    dialogue = Dialogue.objects.select_related("project__policy", "policy").get(pk=dialogue.pk)
     project = dialogue.project
     if not dialogue.is_open:
         raise DialogueEnded("This dialogue has ended. Take the next one from your home page.")
-    if project.policy is None:
+    policy = _who_answers(dialogue)
+    if policy is None:
         raise NoPolicy("No model serves in this project yet. A manager sets one in the project's admin page.")
     request, made = GenerationRequest.objects.get_or_create(
         dialogue=dialogue,
         after_position=_position_to_answer(dialogue),
         redo=redo,
         defaults={
-            "model_version": project.policy,
-            "wanted": project.candidates_per_turn,
+            "model_version": policy,
+            "wanted": project.replies_per_probe_turn if dialogue.is_probe else project.candidates_per_turn,
             "sampling": {"temperature": project.temperature, "max_new_tokens": project.max_new_tokens},
         },
     )
     if made:
         queue.ring(request)
     return request
+
+
+def _who_answers(dialogue: Dialogue) -> ModelVersion | None:
+    return dialogue.policy if dialogue.is_probe else dialogue.project.policy
 
 
 def _position_to_answer(dialogue: Dialogue) -> int:
@@ -76,13 +82,31 @@ def store_candidate(request: GenerationRequest, *, index: int, text: str, **made
 
 @transaction.atomic
 def complete_request(request: GenerationRequest, *, fewer_because: str = "") -> Comparison | None:
-    """Mark a request done and make the question out of its candidates, in one step; None when the lease is lost."""
+    """Mark a request done and make the question out of its candidates, in one step.
+
+    None when the lease is lost; and for a reply that stands alone: it is no question, it is the dialogue's next turn.
+    """
     count = request.candidates.count()
     if count < request.wanted and not fewer_because:
         raise CandidatesNotReady(f"Only {count} of {request.wanted} replies are there and no reason says why.")
+    if request.is_said_at_once:
+        Dialogue.objects.select_for_update(no_key=True).get(pk=request.dialogue_id)  # not while somebody ends it
     if not queue.finish(request, fewer_because=fewer_because):
         return None
+    if request.is_said_at_once:
+        append_reply(request.dialogue, request.candidates.get(), position=request.after_position + 1)
+        return None
     return compare(request)
+
+
+def append_reply(dialogue: Dialogue, reply: Candidate, *, position: int) -> int:
+    """Make a reply part of its dialogue, word for word. Returns the position of the turn that comes next."""
+    said = [
+        Turn(dialogue=dialogue, position=place, role=turn["role"], content=turn["content"], candidate=reply)
+        for place, turn in enumerate(reply.turns, start=position)
+    ]
+    Turn.objects.bulk_create(said)
+    return position + len(said)
 
 
 @transaction.atomic
@@ -118,16 +142,16 @@ def compare(request: GenerationRequest) -> Comparison:
 
 @transaction.atomic
 def try_again(request: GenerationRequest) -> bool:
-    """Put a failed request back in the queue, by a person's wish; now with the policy that serves now.
+    """Put a failed request back in the queue, by a person's wish; now with the policy that serves now, save in a probe.
 
     False when it has not failed, or when somebody went on with the replies that are there.
     """
     request = _locked(request)
     if Comparison.objects.filter(request=request).exists() or not request.dialogue.is_open:
         return False
-    policy_id = request.dialogue.project.policy_id
-    if policy_id and not request.candidates.exists():
-        GenerationRequest.objects.filter(pk=request.pk, state="failed").update(model_version_id=policy_id)
+    policy = _who_answers(request.dialogue)
+    if policy and not request.candidates.exists():
+        GenerationRequest.objects.filter(pk=request.pk, state="failed").update(model_version=policy)
     return queue.requeue(request)
 
 

@@ -16,12 +16,16 @@ from django.utils import timezone
 from feedback.models import (
     Candidate,
     Comparison,
+    Consent,
     Dialogue,
     GenerationRequest,
+    Probe,
     Prompt,
     RankEntry,
     Ranking,
     Rule,
+    RuleJudgement,
+    RuleSet,
     Slot,
     Snapshot,
     Turn,
@@ -65,7 +69,7 @@ def counted_answers_within_wanted() -> Found:
             f"work item {row['slot__work_item']}",
             f"{row['n']} counted answers for {row['slot__work_item__wanted']} wanted",
         )
-    chats = answers.filter(slot__work_item__kind=WorkItem.Kind.CHAT_AND_RANK)
+    chats = answers.filter(slot__work_item__kind__in=WorkItem.CHATS)
     for question in chats.values("comparison").annotate(n=Count("pk")).filter(n__gt=1):
         yield f"comparison {question['comparison']}", f"{question['n']} counted answers from one chat"
 
@@ -94,14 +98,20 @@ def nobody_ranks_their_own() -> Found:
 
 
 def requests_end_with_candidates_or_reason() -> Found:
-    """A finished request has its K candidates, fewer with the reason, or it failed with one."""
+    """A finished request has its K candidates, fewer with the reason, or it failed with one; and they are a question.
+
+    One that wanted a single reply asks nothing: the reply is the next turn.
+    """
     done = GenerationRequest.objects.filter(state="done").annotate(made=Count("candidates"))
     for request in done.filter(made__lt=F("wanted"), fewer_because=""):
         yield f"request {request.pk}", f"{request.made} of {request.wanted} candidates and no reason"
     for request in done.filter(made__gt=F("wanted")):
         yield f"request {request.pk}", f"{request.made} candidates for {request.wanted} wanted"
-    for request in done.filter(comparison__isnull=True):
+    for request in done.filter(comparison__isnull=True, wanted__gt=1):
         yield f"request {request.pk}", "done without a comparison"
+    said = Turn.objects.filter(candidate__request=OuterRef("pk"))
+    for request in done.filter(Q(comparison__isnull=False) | ~Exists(said), wanted=1):
+        yield f"request {request.pk}", "done, and its one reply is not the next turn"
 
 
 def new_replies_were_asked_for() -> Found:
@@ -173,9 +183,7 @@ def ended_dialogues_ask_nothing() -> Found:
     """After a dialogue has ended no reply is made for it, and nobody is asked to go on with it."""
     for request in GenerationRequest.objects.unfinished().filter(dialogue__ended_at__isnull=False):
         yield f"request {request.pk}", "is still being worked on, and its dialogue has ended"
-    chats = Slot.objects.filter(
-        work_item__kind=WorkItem.Kind.CHAT_AND_RANK, work_item__dialogue__ended_at__isnull=False
-    )
+    chats = Slot.objects.filter(work_item__kind__in=WorkItem.CHATS, work_item__dialogue__ended_at__isnull=False)
     for slot in chats.filter(Q(state=Slot.State.HELD) | Q(state=Slot.State.FREE, work_item__closed_at=None)):
         yield f"slot {slot.pk}", f"is {slot.state}, and its dialogue has ended"
 
@@ -188,6 +196,91 @@ def queued_work_is_owned_or_due() -> Found:
             yield f"{model.__name__} {row.pk}", "its lease lapsed long ago and nobody took it up"
         for row in model._base_manager.filter(state="queued", due_at__gt=now + FAR_OFF):
             yield f"{model.__name__} {row.pk}", f"waits until {row.due_at:%Y-%m-%d}"
+
+
+def judgements_are_their_holders() -> Found:
+    """A verdict was given by whoever holds its slot, on what the slot asks, under the name made from their id."""
+    name = Concat(Value("u"), Cast("annotator_id", CharField()))
+    own = {"slot__annotator": F("annotator"), "annotator_key": name}
+    asked = {"slot__work_item__dialogue": F("dialogue"), "slot__work_item__rule": F("rule")}
+    people = RuleJudgement.objects.by_people()
+    for judgement in people.exclude(pk__in=people.filter(**own, **asked).values("pk")):
+        yield f"judgement {judgement.pk}", f"given by user {judgement.annotator_id} in a slot or name not theirs"
+    probers = Q(by_prober=True, slot__work_item__kind=WorkItem.Kind.PROBE)
+    judges = Q(by_prober=False, slot__work_item__kind=WorkItem.Kind.JUDGE)
+    for judgement in people.exclude(probers | judges):
+        yield f"judgement {judgement.pk}", "says of a prober's verdict that it is a judge's, or the other way round"
+
+
+def nobody_judges_their_own_probe() -> Found:
+    """A probe is judged by people who neither made it nor took part in it; its prober's own verdict is told apart."""
+    wrote = Slot.objects.filter(
+        annotator=OuterRef("annotator"),
+        work_item__dialogue=OuterRef("dialogue"),
+        work_item__kind__in=WorkItem.CHATS,
+    )
+    own = Q(dialogue__author=F("annotator"))
+    others = RuleJudgement.objects.by_people().filter(by_prober=False)
+    for judgement in others.filter(own | Exists(wrote)):
+        yield f"judgement {judgement.pk}", "given by somebody who made the probe or took part in it"
+    for judgement in RuleJudgement.objects.by_people().filter(~own, by_prober=True):
+        yield f"judgement {judgement.pk}", "called the prober's, and is another person's"
+
+
+def counted_judgements_within_wanted() -> Found:
+    """Counted verdicts of people never exceed what a work item wants."""
+    counted = RuleJudgement.objects.counted().by_people()
+    items = counted.values("slot__work_item", "slot__work_item__wanted").annotate(n=Count("pk"))
+    for row in items.filter(n__gt=F("slot__work_item__wanted")):
+        yield (
+            f"work item {row['slot__work_item']}",
+            f"{row['n']} counted verdicts for {row['slot__work_item__wanted']} wanted",
+        )
+
+
+def one_judgement_in_force() -> Found:
+    """One person has at most one verdict in force per dialogue and rule."""
+    people = RuleJudgement.objects.in_force().by_people()
+    for row in people.values("dialogue", "rule", "annotator").annotate(n=Count("pk")).filter(n__gt=1):
+        yield f"dialogue {row['dialogue']}", f"{row['n']} verdicts in force by user {row['annotator']}"
+
+
+def probes_name_a_published_rule() -> Found:
+    """Every probe dialogue says which rule it is meant to break, and that rule's set was published by then."""
+    for dialogue in Dialogue.objects.filter(kind=Dialogue.Kind.PROBE, probe=None):
+        yield f"dialogue {dialogue.pk}", "is a probe of no rule"
+    for probe in Probe.objects.exclude(dialogue__kind=Dialogue.Kind.PROBE):
+        yield f"probe {probe.pk}", "is of a dialogue that is no probe"
+    for probe in Probe.objects.filter(rule__rule_set__state=RuleSet.State.DRAFT):
+        yield f"probe {probe.pk}", "is of a rule that was never published"
+    for judgement in RuleJudgement.objects.filter(rule__rule_set__state=RuleSet.State.DRAFT):
+        yield f"judgement {judgement.pk}", "is by a rule that was never published"
+
+
+def verdicts_mark_what_the_model_said() -> Found:
+    """The turn a verdict marks is one of the model's in that dialogue; a prober who saw the rule broken marks one."""
+    said = Turn.objects.filter(
+        dialogue=OuterRef("dialogue"), position=OuterRef("turn_position"), role=Turn.Role.ASSISTANT
+    )
+    for judgement in RuleJudgement.objects.filter(~Exists(said), turn_position__isnull=False):
+        yield f"judgement {judgement.pk}", f"marks turn {judgement.turn_position}, which the model did not say"
+    for judgement in RuleJudgement.objects.filter(by_prober=True, verdict__lte=2, turn_position=None):
+        yield f"judgement {judgement.pk}", "says that the rule was broken and not where"
+
+
+def sensitive_text_was_agreed_to() -> Found:
+    """Whoever was given a dialogue that may show what harms had agreed to its theme by then."""
+    for rule in ("work_item__rule", "work_item__dialogue__probe__rule"):
+        agreed = Consent.objects.filter(
+            user=OuterRef("annotator"),
+            project=OuterRef("work_item__project"),
+            theme=OuterRef(f"{rule}__theme"),
+            given=True,
+            created_at__lte=OuterRef("claimed_at"),
+        )
+        given = Slot.objects.filter(claimed_at__isnull=False, **{f"{rule}__is_sensitive": True})
+        for slot in given.filter(~Exists(agreed)):
+            yield f"slot {slot.pk}", f"given to user {slot.annotator_id}, who had not agreed to read such things"
 
 
 def snapshots_match_their_manifest() -> Found:
@@ -226,6 +319,13 @@ CHECKS: list[Callable[[], Found]] = [
     dialogues_go_on_from_replies_to_them,
     ended_dialogues_ask_nothing,
     queued_work_is_owned_or_due,
+    judgements_are_their_holders,
+    nobody_judges_their_own_probe,
+    counted_judgements_within_wanted,
+    one_judgement_in_force,
+    probes_name_a_published_rule,
+    verdicts_mark_what_the_model_said,
+    sensitive_text_was_agreed_to,
     snapshots_match_their_manifest,
     rules_continue_an_earlier_version,
 ]

@@ -119,16 +119,12 @@ def _refuse_if_not_askable(slot: Slot, comparison: Comparison, newest: Ranking |
     What comes after the time was over is kept all the same: it changes nothing of what the dialogue went on from.
     """
     item = slot.work_item
-    covers = (
-        item.comparison_id == comparison.pk
-        if item.kind == WorkItem.Kind.RANK
-        else item.dialogue_id == comparison.dialogue_id
-    )
+    covers = item.comparison_id == comparison.pk or (item.is_chat and item.dialogue_id == comparison.dialogue_id)
     if not covers or slot.annotator_id is None:
         raise SlotNotYours("This piece was not given to you. Take the next one from your home page.")
     if slot.state == Slot.State.SKIPPED:
         raise SlotNotYours("You skipped this piece, so it was given to somebody else.")
-    if item.kind == WorkItem.Kind.CHAT_AND_RANK and (slot.state != Slot.State.LAPSED or _stands(newest)):
+    if item.is_chat and (slot.state != Slot.State.LAPSED or _stands(newest)):
         _refuse_if_gone_on(comparison)
         _refuse_if_settled(slot, comparison)
 
@@ -233,7 +229,7 @@ def withdraw_ranking(*, slot: Slot, comparison: Comparison) -> Ranking | None:
     if current is None:
         return None
     _refuse_if_not_askable(slot, comparison, current)
-    if slot.work_item.kind != WorkItem.Kind.CHAT_AND_RANK:
+    if not slot.work_item.is_chat:
         raise SlotClosed("This answer can be corrected, but not taken back.")
     slots.renew_lease(slot)
     return Ranking.objects.create(

@@ -30,7 +30,7 @@ LOOKED_AT = 20  # free slots looked at in one go; when others were quicker at al
 def open_work(*, project: Project, kind: str, wanted: int = 1, priority: int = 0, **about: Any) -> WorkItem:
     """Put one unit of work in the queue with its slots; the same thing twice is one work item.
 
-    about  exactly one of dialogue, comparison, candidate, prompt
+    about  exactly one of dialogue, comparison, candidate, prompt; with a dialogue perhaps the rule
     """
     item, made = WorkItem.objects.get_or_create(
         project=project, kind=kind, **about, defaults={"wanted": wanted, "priority": priority}
@@ -68,17 +68,28 @@ def next_slot(*, user: User, project: Project, kind: str = "") -> Slot | None:
 def waiting_slots(*, user: User, project: Project, kind: str = "") -> QuerySet[Slot]:
     """Free slots this person may claim in a project, best first.
 
-    Of equal priority comes first what can be worked on now, then what waits for replies, then what failed to get them.
+    The other rules of a dialogue that they are judging come in a row. Of equal priority comes first what can be worked
+    on now, then what waits for replies, then what failed to get them.
     """
     free = Slot.objects.claimable_by(user).filter(work_item__project=project)
     if kind:
         free = free.filter(work_item__kind=kind)
-    return free.order_by("-work_item__priority", _lack_of_replies(), "work_item_id", "number")
+    in_a_row = Case(When(work_item__in=_judged_beside(user), then=0), default=1)
+    return free.order_by(in_a_row, "-work_item__priority", _lack_of_replies(), "work_item_id", "number")
+
+
+def _judged_beside(user: User) -> QuerySet[WorkItem]:
+    """The questions about the dialogue that a person was given last to judge."""
+    judge = WorkItem.Kind.JUDGE
+    last = Slot.objects.given_to(user).filter(work_item__kind=judge).order_by("-claimed_at", "-pk")[:1]
+    return WorkItem.objects.filter(kind=judge, dialogue__in=last.values("work_item__dialogue"))
 
 
 def _lack_of_replies() -> Case:
     """0 where replies are there or none were asked for, 1 where they are on their way, 2 where they failed."""
-    asked = GenerationRequest.objects.filter(dialogue=OuterRef("work_item__dialogue"), comparison=None)
+    asked = GenerationRequest.objects.filter(
+        dialogue=OuterRef("work_item__dialogue"), dialogue__ended_at=None, comparison=None
+    )
     return Case(
         When(Exists(asked.filter(state=GenerationRequest.State.FAILED)), then=2),
         When(Exists(asked.unfinished()), then=1),
@@ -177,7 +188,7 @@ def in_hand(slot: Slot) -> Slot:
     if now.state != Slot.State.LAPSED:
         return now
     again = Slot.objects.filter(work_item=now.work_item_id, annotator=now.annotator_id, state=Slot.State.HELD).first()
-    if again is None and now.work_item.kind == WorkItem.Kind.CHAT_AND_RANK:
+    if again is None and now.work_item.is_chat:
         again = _claim_again(now)
     return locked(again) if again is not None else now
 
@@ -191,6 +202,8 @@ def regain(slot: Slot) -> Slot | None:
 def _claim_again(slot: Slot) -> Slot | None:
     fresh = Slot.objects.filter(work_item=slot.work_item_id, number=slot.number, state=Slot.State.FREE).first()
     if fresh is None or slot.annotator is None:
+        return None
+    if not Slot.objects.filter(pk=fresh.pk).agreed_by(slot.annotator).exists():
         return None
     return claim_slot(fresh.pk, user=slot.annotator)
 
@@ -228,6 +241,14 @@ def skip(slot: Slot, *, reason: str) -> None:
     if not _close(slot, Slot.State.SKIPPED, reason.strip()):
         raise SlotClosed("This piece is no longer yours, so there is nothing to skip. Take the next one.")
     _open_fresh(slot)
+
+
+@transaction.atomic
+def give_back(slot: Slot, *, because: str) -> None:
+    """A filled slot whose answer was taken back: nobody's answer any more, and asked of somebody else."""
+    given = Slot.objects.filter(pk=slot.pk, state=Slot.State.FILLED)
+    if given.update(state=Slot.State.SKIPPED, closed_at=timezone.now(), closed_because=because[:200]):
+        _open_fresh(slot)
 
 
 def _open_fresh(slot: Slot) -> None:

@@ -17,17 +17,19 @@ _writing = threading.Lock()
 @shared_task(name="feedback.sweep")
 def sweep() -> None:
     """Bring back what lapsed, ring for what is due, keep dialogues ready. Running it twice changes nothing."""
-    from feedback import dialogues, queue, slots
+    from feedback import dialogues, probing, queue, slots
     from feedback.models import Project
 
     lapsed = _part("lapse slots", slots.lapse_slots)
+    abandoned = _part("close abandoned probes", probing.close_abandoned_probes)
     rung = _part("ring for what is due", queue.ring_due)
     opened = again = 0
     for project in Project.objects.open():
         opened += _part(f"open dialogues project={project.pk}", partial(dialogues.keep_dialogues_ready, project))
         again += _part(f"ask again project={project.pk}", partial(dialogues.ask_again_where_it_failed, project))
-    if lapsed or rung or opened or again:
-        logger.info("swept lapsed=%s rung=%s opened=%s again=%s", lapsed, rung, opened, again)
+    if lapsed or abandoned or rung or opened or again:
+        counts = (lapsed, abandoned, rung, opened, again)
+        logger.info("swept lapsed=%s abandoned=%s rung=%s opened=%s again=%s", *counts)
 
 
 def _part(name: str, work: Callable[[], int]) -> int:

@@ -9,10 +9,11 @@ from uuid import uuid4
 
 from django.utils import timezone
 
-from feedback import dialogues, generation, queue, rankings, slots
+from feedback import consents, dialogues, generation, judgements, probing, queue, rankings, slots
 from feedback.models import (
     Candidate,
     Comparison,
+    Consent,
     Dialogue,
     GenerationRequest,
     Membership,
@@ -144,12 +145,18 @@ def make_ranking(slot: Slot | None = None, comparison: Comparison | None = None,
     return rankings.record_ranking(slot=slot, comparison=comparison, **answer)
 
 
-def make_rule_set(project: Project | None = None, *, published: bool = True, rules: int = 2) -> RuleSet:
-    """A rule set with rules r1, r2, …; published unless it is to be edited."""
+def make_rule_set(
+    project: Project | None = None, *, published: bool = True, rules: int = 2, sensitive: int = 0, **fields: Any
+) -> RuleSet:
+    """A rule set with rules r1, r2, …, the last few of them sensitive; published unless it is to be edited."""
     project = project or make_project()
     found = RuleSet.objects.create(project=project, number=project.rule_sets.count() + 1)
     for position in range(1, rules + 1):
-        make_rule(found, key=f"r{position}", position=position)
+        is_sensitive = position > rules - sensitive
+        warned = (
+            {"theme": "Poison", "warning": "Wrong advice about poison.", "is_sensitive": True} if is_sensitive else {}
+        )
+        make_rule(found, key=f"r{position}", position=position, **warned | fields)
     if published:
         RuleSet.objects.filter(pk=found.pk).update(state=RuleSet.State.PUBLISHED, published_at=timezone.now())
         found.refresh_from_db()
@@ -193,6 +200,49 @@ def make_judgement(probe: Probe | None = None, *, name: str = "bob", verdict: in
         dialogue=probe.dialogue, rule=probe.rule, verdict=verdict, slot=slot, annotator=user,
         annotator_key=f"u{user.pk}", **fields,
     )  # fmt: skip
+
+
+def make_probe_slot(rule: Rule | None = None, *, name: str = "alice", replies: int = 1) -> Slot:
+    """A probe in its prober's hands, to which the model has answered so many times."""
+    rule = rule or make_rule_set(make_project(probes_open=True)).rules.all()[0]
+    slot = probing.open_probe(user=make_member(rule.rule_set.project, name), rule=rule)
+    for number in range(replies):
+        exchange(slot, f"Do the thing, {number}.", "I did the thing.")
+    return slot
+
+
+def exchange(slot: Slot, message: str, reply: str) -> None:
+    """A message in a probe, and the one reply to it."""
+    chat = dialogues.look_at_chat(slot)
+    request = dialogues.send_message(slot=slot, text=message, after_position=chat.last_position)
+    claimed = queue.claim(GenerationRequest, request.pk)
+    assert claimed is not None
+    generation.store_candidate(claimed, index=0, text=reply)
+    generation.complete_request(claimed)
+
+
+def make_verdict(slot: Slot | None = None, verdict: int = 1, **answer: Any) -> RuleJudgement:
+    """A stored verdict; a prober who saw the rule broken marks the first reply."""
+    slot = slot or make_probe_slot()
+    if slot.work_item.kind == WorkItem.Kind.PROBE and verdict <= 2:
+        answer.setdefault("turn_position", 1)
+    answer.setdefault("submit_key", uuid4())
+    return judgements.record_judgement(slot=slot, verdict=verdict, **answer)
+
+
+def make_judge_slot(probe: RuleJudgement | None = None, *, name: str = "bob") -> Slot:
+    """A probe to judge in another person's hands."""
+    project = (probe or make_verdict()).dialogue.project
+    slot = slots.next_slot(user=make_member(project, name), project=project, kind=WorkItem.Kind.JUDGE)
+    assert slot is not None
+    return slot
+
+
+def agree(project: Project, name: str = "alice", theme: str = "Poison") -> Consent:
+    """Consent to a theme of sensitive rules, in the words it has now."""
+    user = make_member(project, name)
+    told = {found.name: found for found in consents.themes(user, project)}[theme]
+    return consents.give_consent(user=user, project=project, theme=theme, wording=told.wording)
 
 
 def ranks_by_index(comparison: Comparison, places: Sequence[int] | None = None) -> Mapping[int, int]:

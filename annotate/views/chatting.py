@@ -9,12 +9,12 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
-from annotate.access import slot_or_404
+from annotate.access import person, slot_or_404
 from annotate.desk import ASKING, Refusal, desk
 from annotate.forms import MessageForm, ReasonForm
 from annotate.parts import posted
 from annotate.views import work
-from feedback import dialogues, drafts, generation, rankings, slots
+from feedback import consents, dialogues, drafts, generation, rankings, slots
 from feedback.dialogues import Chat
 from feedback.errors import CandidatesNotReady, DialogueMovedOn, FeedbackError, SlotClosed
 from feedback.models import Slot
@@ -31,10 +31,13 @@ def arrivals(request: HttpRequest, pk: int) -> HttpResponse:
     why    what it says beside the seconds
     """
     slot = slot_or_404(request, pk)
-    if slot.work_item.kind != work.CHAT:
+    if not slot.work_item.is_chat:
         return HttpResponse(status=NO_CONTENT)
+    if not consents.may_be_shown(slot, person(request)):
+        return HttpResponseClientRefresh()
     context = desk(slot)
-    if context["phase"] not in ASKING or "waited" not in context:
+    is_said = context.get("is_single", False) and context["phase"] != dialogues.Phase.WAITING
+    if context["phase"] not in ASKING or "waited" not in context or is_said:
         return HttpResponseClientRefresh()
     seen = {int(place) for place in request.GET.get("seen", "").split(".") if place.isdecimal()}
     failed = context["request_failed"]

@@ -50,7 +50,7 @@ def _clear_draft(slot: Slot, ranking: Ranking, version: int | None) -> None:
 def _store(slot: Slot, form: RankingForm) -> tuple[Slot, Ranking]:
     """Record the answer; in a chat whose time lapsed, after taking it up again if nobody else has."""
     comparison = comparison_of_slot_or_404(slot, form.cleaned_data["comparison"])
-    if slot.state == Slot.State.LAPSED and slot.work_item.kind == work.CHAT:
+    if slot.state == Slot.State.LAPSED and slot.work_item.is_chat:
         slot = slots.regain(slot) or slot
     answer = form.answer(shown_names(slot, comparison))
     return slot, record_ranking(slot=slot, comparison=comparison, **answer)
@@ -59,7 +59,7 @@ def _store(slot: Slot, form: RankingForm) -> tuple[Slot, Ranking]:
 def _go_on(request: HttpRequest, slot: Slot, ranking: Ranking) -> HttpResponse:
     """In a chat back to it, to write on; after a correction to the answer; else to the next piece."""
     said = "Saved" if not ranking.late else LATE if ranking.counts else LATE_AND_TAKEN
-    if slot.work_item.kind == work.CHAT:
+    if slot.work_item.is_chat:
         return work.back_to(request, slot, saying=said)
     if ranking.revision > 1:
         return go_to(request, reverse("annotate:look_again", args=[ranking.comparison_id]), saying=said)

@@ -11,15 +11,19 @@ from annotate.access import person, project_or_404, slot_or_404
 from annotate.desk import Refusal, desk
 from annotate.forms import DraftForm, ReasonForm
 from annotate.parts import go_to, posted, render_page_or_part
-from feedback import dialogues, drafts, slots
-from feedback.errors import EmptyMessage, FeedbackError, MessageTooLong
-from feedback.models import Slot, WorkItem
+from feedback import consents, dialogues, drafts, probing, slots
+from feedback.errors import EmptyMessage, FeedbackError, MessageTooLong, NothingToProbe
+from feedback.models import Project, Slot, User, WorkItem
+from feedback.probing import Lack
 from feedback.rankings import ranking_in_force
 
 CHAT, RANK = WorkItem.Kind.CHAT_AND_RANK, WorkItem.Kind.RANK
+PROBE, JUDGE = WorkItem.Kind.PROBE, WorkItem.Kind.JUDGE
 PAGES = {
     CHAT: ("annotate/chatting.html", "annotate/_chat_part.html"),
     RANK: ("annotate/ranking.html", "annotate/_rank_part.html"),
+    PROBE: ("annotate/probing.html", "annotate/_probe_part.html"),
+    JUDGE: ("annotate/judging.html", "annotate/_judge_part.html"),
 }
 
 
@@ -28,10 +32,32 @@ def next_work(request: HttpRequest, slug: str) -> HttpResponse:
     """Take the next best piece, of one kind if asked; home says so when there is none."""
     project = project_or_404(request, slug)
     kind = request.POST.get("kind", "")
-    slot = slots.next_slot(user=person(request), project=project, kind=kind if kind in PAGES else "")
-    if slot is None:
+    return take(request, project, kind if kind in PAGES else "")
+
+
+def take(request: HttpRequest, project: Project, kind: str, *, saying: str = "") -> HttpResponse:
+    """To the next piece of a kind, or of any; where there is none, home, or what must be agreed to first."""
+    try:
+        slot = _next(person(request), project, kind)
+    except NothingToProbe as err:
+        if kind == PROBE and err.because == Lack.NEEDS_CONSENT:
+            return go_to(request, consent_page(project, PROBE))
         return go_to(request, reverse("annotate:home") + f"?project={project.slug}&none=1")
-    return go_to(request, reverse("annotate:work", args=[slot.pk]))
+    return go_to(request, reverse("annotate:work", args=[slot.pk]), saying=saying)
+
+
+def consent_page(project: Project, kind: str) -> str:
+    return reverse("annotate:consent", args=[project.slug]) + f"?kind={kind}"
+
+
+def _next(user: User, project: Project, kind: str) -> Slot:
+    """Raises  NothingToProbe when nothing of the kind is left; a fresh probe is opened when nothing else waits."""
+    slot = slots.next_slot(user=user, project=project, kind=kind)
+    if slot is not None:
+        return slot
+    if kind not in {"", PROBE}:
+        raise NothingToProbe("There is nothing more of that kind just now.")
+    return probing.next_probe(user=user, project=project)
 
 
 @posted
@@ -67,10 +93,16 @@ def _is_answered(slot: Slot) -> bool:
 def show(
     request: HttpRequest, slot: Slot, *, error: FeedbackError | None = None, refusal: Refusal | None = None
 ) -> HttpResponse:
-    """The task page as it stands, or with what was refused and why; what was typed is shown again."""
+    """The task page as it stands, or with what was refused and why; what was typed is shown again.
+
+    What this person has not agreed to read is not shown: they are led to where it is asked.
+    """
     slot = slot_or_404(request, slot.pk)
+    if not consents.may_be_shown(slot, person(request)):
+        return go_to(request, consent_page(slot.work_item.project, slot.work_item.kind))
     page, part = PAGES[WorkItem.Kind(slot.work_item.kind)]
-    context = desk(slot, refusal)
+    at_verdict, shown = request.GET.get("step") == "verdict", request.GET.get("shown", "")
+    context = desk(slot, refusal, at_verdict=at_verdict, shown=shown)
     is_of_field = isinstance(error, EmptyMessage | MessageTooLong) and context.get("may_write", False)
     context |= {"field_error": error} if is_of_field else {"error": error}
     return render_page_or_part(request, page, part, context, status=error.status if error else 200)
@@ -98,7 +130,7 @@ def skip(request: HttpRequest, pk: int) -> HttpResponse:
     """Leave a piece for good, with a reason, and go on to the next one."""
     slot = slot_or_404(request, pk)
     form = ReasonForm(request.POST)
-    leave = dialogues.skip_dialogue if slot.work_item.kind == CHAT else slots.skip
+    leave = dialogues.skip_dialogue if slot.work_item.is_chat else slots.skip
     try:
         leave(slot=slot, reason=form.reason_given())
     except FeedbackError as err:
@@ -113,8 +145,4 @@ def back_to(request: HttpRequest, slot: Slot, *, saying: str = "") -> HttpRespon
 
 def take_next(request: HttpRequest, slot: Slot, *, saying: str) -> HttpResponse:
     """After a piece is done: the next one of its kind, or home, which says that there is none."""
-    project = slot.work_item.project
-    following = slots.next_slot(user=person(request), project=project, kind=slot.work_item.kind)
-    if following is None:
-        return go_to(request, reverse("annotate:home") + f"?project={project.slug}&none=1")
-    return go_to(request, reverse("annotate:work", args=[following.pk]), saying=saying)
+    return take(request, slot.work_item.project, slot.work_item.kind, saying=saying)

@@ -40,6 +40,11 @@ class GenerationRequest(QueuedWork):
     def __str__(self) -> str:
         return f"request {self.pk}"
 
+    @property
+    def is_said_at_once(self) -> bool:
+        """One reply alone is wanted: it becomes the next turn as soon as it is there, and nobody ranks it."""
+        return self.wanted == 1
+
 
 class Comparison(models.Model):
     """The question: these candidates, side by side, as replies to a dialogue up to `after_position`."""

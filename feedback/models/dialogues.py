@@ -61,6 +61,10 @@ class Dialogue(models.Model):
     def is_open(self) -> bool:
         return self.ended_at is None
 
+    @property
+    def is_probe(self) -> bool:
+        return self.kind == self.Kind.PROBE
+
     def messages(self) -> list[dict[str, str]]:
         """The dialogue so far as role and content, in order."""
         return [{"role": turn.role, "content": turn.content} for turn in self.turns.all()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
@@ -114,6 +116,15 @@ class RuleJudgement(models.Model):
         return (5 - self.verdict) / 4
 
 
+class ConsentQuerySet(models.QuerySet["Consent"]):
+    def in_force(self, **about: Any) -> ConsentQuerySet:
+        """What is agreed to now: the newest of a person, project and theme, unless it took the consent back."""
+        later = Consent.objects.filter(
+            user=OuterRef("user"), project=OuterRef("project"), theme=OuterRef("theme"), pk__gt=OuterRef("pk")
+        )
+        return self.filter(~Exists(later), given=True, **about)
+
+
 class Consent(models.Model):
     """Somebody agreed to read what probing a theme may show, or took that back. The newest one holds."""
 
@@ -123,6 +134,8 @@ class Consent(models.Model):
     wording = models.TextField(help_text="What they were told may appear, word for word.")
     given = models.BooleanField()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = ConsentQuerySet.as_manager()
 
     class Meta:
         indexes = [models.Index(fields=["user", "project", "theme"], name="consent_of_person")]  # serves probing

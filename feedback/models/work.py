@@ -19,6 +19,11 @@ def new_shuffle_seed() -> int:
     return secrets.randbelow(2**31)
 
 
+def midnight() -> datetime:
+    """When today began, by the server's clock."""
+    return timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+
+
 class WorkItem(models.Model):
     """One unit of people's work of one kind, about exactly one thing, wanting so many answers.
 
@@ -33,6 +38,8 @@ class WorkItem(models.Model):
         DEMONSTRATE = "demonstrate", "Demonstrate"
         REVIEW = "review", "Review"
         RATE = "rate", "Rate replies"
+
+    CHATS = ("chat_and_rank", "probe")  # the kinds in which a person writes to the model, in a dialogue they hold
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="work_items")
     kind = models.CharField(max_length=13, choices=Kind.choices)
@@ -105,6 +112,14 @@ class WorkItem(models.Model):
     def __str__(self) -> str:
         return f"{self.get_kind_display()} {self.pk}"
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether its holder writes to the model, so that what they answer stays open until the dialogue goes on."""
+        return self.kind in self.CHATS
+
+
+SHOWS_SENSITIVE = Q(work_item__rule__is_sensitive=True) | Q(work_item__dialogue__probe__rule__is_sensitive=True)
+
 
 class SlotQuerySet(models.QuerySet["Slot"]):
     def given_to(self, user) -> SlotQuerySet:
@@ -123,21 +138,27 @@ class SlotQuerySet(models.QuerySet["Slot"]):
     def claimable_by(self, user) -> SlotQuerySet:
         """Free slots of open work that a member may take.
 
-        Nothing they hold, answered or skipped (what lapsed under them they may take up again), no reply to rank that
-        they have judged or asked for themselves, and no dialogue that somebody else opened and has not begun.
+        Nothing they hold, answered or skipped (what lapsed under them they may take up again), no reply to rank and no
+        probe to judge that they have judged or asked for themselves, no dialogue that somebody else opened and has not
+        begun, and nobody else's probe. Nothing that shows what they did not agree to read, or have had enough of today.
         """
+        return self.claimable_if_agreed_by(user).agreed_by(user).within_daily_cap_of(user)
+
+    def claimable_if_agreed_by(self, user) -> SlotQuerySet:
+        """What a member may take, or might once they agree to read such things, and on a day with less of them."""
         touched = Slot.objects.filter(
             work_item=OuterRef("work_item"), annotator=user, state__in=["held", "filled", "skipped"]
         )
         begun_or_own = (
-            ~Q(work_item__kind=WorkItem.Kind.CHAT_AND_RANK)
-            | Q(work_item__dialogue__prompt__isnull=False)
-            | Q(work_item__dialogue__author=None)
+            ~Q(work_item__kind__in=WorkItem.CHATS)
             | Q(work_item__dialogue__author=user)
+            | Q(work_item__kind=WorkItem.Kind.CHAT_AND_RANK)
+            & (Q(work_item__dialogue__prompt__isnull=False) | Q(work_item__dialogue__author=None))
         )
         return self.filter(
             ~Exists(touched),
             begun_or_own,
+            ~Q(work_item__kind=WorkItem.Kind.JUDGE) | Q(work_item__project__probes_open=True),
             state=Slot.State.FREE,
             work_item__closed_at=None,
             work_item__project__archived_at=None,
@@ -145,7 +166,68 @@ class SlotQuerySet(models.QuerySet["Slot"]):
             work_item__project__memberships__is_active=True,
         ).independent_of(user)
 
+    def showing_sensitive(self) -> SlotQuerySet:
+        """Slots whose dialogue may show what harms: a sensitive rule is judged in it, or was probed in it."""
+        return self.filter(SHOWS_SENSITIVE)
+
+    def agreed_by(self, user) -> SlotQuerySet:
+        """Without what a person did not agree to read: the themes of sensitive rules that are probed or judged."""
+        for rule in ("work_item__rule", "work_item__dialogue__probe__rule"):
+            self = self.filter(
+                ~Q(**{f"{rule}__is_sensitive": True})
+                | Exists(
+                    apps.get_model("feedback", "Consent").objects.in_force(
+                        user=user,
+                        project=OuterRef("work_item__project"),
+                        theme=OuterRef(f"{rule}__theme"),
+                        wording__contains=OuterRef(f"{rule}__warning"),
+                    )
+                )
+            )
+        return self
+
+    def within_daily_cap_of(self, user) -> SlotQuerySet:
+        """Without dialogues about sensitive rules once a person was given as many today as the project allows.
+
+        Another rule of a dialogue they have read today is no further one.
+        """
+        today = (
+            Slot.objects.given_today_to(user)
+            .showing_sensitive()
+            .values_list("work_item__project", "work_item__project__sensitive_per_day", "work_item__dialogue")
+        )
+        given = set(today)  # few: read once, not per slot looked at
+        most = {project: cap for project, cap, _ in given}
+        full = [project for project, cap in most.items() if sum(row[0] == project for row in given) >= cap]
+        room = ~Q(work_item__project__in=full) & Q(work_item__project__sensitive_per_day__gt=0)
+        return self.filter(~SHOWS_SENSITIVE | room | Q(work_item__dialogue__in=[row[2] for row in given]))
+
+    def given_today_to(self, user) -> SlotQuerySet:
+        """What was handed to a person since midnight, by the server's clock; what they skipped among it."""
+        return self.filter(annotator=user, claimed_at__gte=midnight())
+
     def independent_of(self, user) -> SlotQuerySet:
+        """Without questions whose answer this person has given, has read, or has an interest in."""
+        return self._ranking_independent_of(user)._judging_independent_of(user)
+
+    def _judging_independent_of(self, user) -> SlotQuerySet:
+        """Without probes to judge that this person made or took part in, or has judged by the same rule.
+
+        Nor what comes from a dialogue they skipped: who did not want to read it is not asked again.
+        """
+        given = Slot.objects.filter(annotator=user, work_item__dialogue=OuterRef("work_item__dialogue"))
+        took_part_or_skipped = given.filter(~Q(work_item__kind=WorkItem.Kind.JUDGE) | Q(state=Slot.State.SKIPPED))
+        judged = apps.get_model("feedback", "RuleJudgement").objects.filter(
+            annotator_key=f"u{user.pk}",
+            dialogue=OuterRef("work_item__dialogue"),
+            rule=OuterRef("work_item__rule"),
+        )
+        return self.exclude(
+            Q(work_item__dialogue__author=user) | Exists(took_part_or_skipped) | Exists(judged),
+            work_item__kind=WorkItem.Kind.JUDGE,
+        )
+
+    def _ranking_independent_of(self, user) -> SlotQuerySet:
         """Without replies to rank that this person has ranked already, or in a dialogue they opened or took part in.
 
         Nor any from before a question they were given in the same dialogue: it told them which reply was put first.

@@ -21,7 +21,9 @@ function setBusy(form, isBusy) {
   button.style.minWidth = isBusy ? `${button.offsetWidth}px` : "";
   button.toggleAttribute("aria-busy", isBusy);
   if (isBusy) button.setAttribute("aria-busy", "true");
-  button.querySelector(".label").textContent = isBusy ? "Sending" : "Send";
+  const label = button.querySelector(".label");
+  button.dataset.label ||= label.textContent;
+  label.textContent = isBusy ? button.dataset.busy || "Sending" : button.dataset.label;
 }
 
 function isSent(event) {

@@ -16,8 +16,9 @@ from tests import make
 from tests.annotate.reading import words_of
 
 READ = ["/", "/guidelines/{slug}/", "/settings/", "/work/{slot}/", "/work/{slot}/arrivals/", "/answers/"]
-READ += ["/answers/{comparison}/"]
-WORK_ACTS = ["rank", "skip", "send", "undo", "more", "end", "retry", "fewer"]
+READ += ["/answers/{comparison}/", "/consent/{slug}/"]
+BOTH = ["/settings/", "/consent/{slug}/"]  # read, and where something is said
+WORK_ACTS = ["rank", "skip", "send", "undo", "more", "end", "retry", "fewer", "verdict", "judge"]
 ACTS = ["/next/{slug}/", "/own/{slug}/", *(f"/work/{{slot}}/{act}/" for act in WORK_ACTS)]
 DRAFT = "/work/{slot}/draft/"
 
@@ -98,7 +99,7 @@ def test_a_get_where_something_is_done_does_nothing_and_leads_back(
     assert fingerprint() == before
 
 
-@pytest.mark.parametrize("route", [route for route in READ if route != "/settings/"])
+@pytest.mark.parametrize("route", [route for route in READ if route not in BOTH])
 @pytest.mark.parametrize("method", ["post", "put", "delete"])
 def test_what_is_read_takes_no_other_method(
     as_alice: Client, places: dict[str, object], route: str, method: str
@@ -114,7 +115,7 @@ def test_what_is_done_takes_no_other_method(
     assert getattr(as_alice, method)(route.format(**places)).status_code == 405
 
 
-@pytest.mark.parametrize("route", [*ACTS, DRAFT, "/settings/"])
+@pytest.mark.parametrize("route", [*ACTS, DRAFT, *BOTH])
 def test_nothing_is_done_without_the_token_of_a_page(as_alice: Client, places: dict[str, object], route: str) -> None:
     careful = Client(enforce_csrf_checks=True)
     careful.force_login(Slot.objects.get(pk=places["slot"]).annotator)

@@ -14,16 +14,30 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
-from feedback import append_only, dialogues, generation, invariants, queue, rule_sets, slots, snapshots
+from feedback import (
+    append_only,
+    dialogues,
+    generation,
+    invariants,
+    judgements,
+    queue,
+    rule_sets,
+    slots,
+    snapshots,
+)
 from feedback.models import (
     Candidate,
     Comparison,
+    Consent,
     Dialogue,
     GenerationRequest,
+    Probe,
+    Project,
     PromptGroup,
     RankEntry,
     Ranking,
     Rule,
+    RuleJudgement,
     Slot,
     Snapshot,
     Turn,
@@ -45,6 +59,7 @@ def own_data_folder(settings: Any, tmp_path: Path) -> None:
 def record() -> None:
     """A record in which everything has happened once: every phase, late, corrected, undone, skipped, failed."""
     project = make.make_project(answers_per_comparison=2)
+    probed_and_judged(project)
     chat = make.make_chat(project, name="alice")
     make.make_ranking(chat, ranks={}, all_bad=True)
     make.answer_request(dialogues.ask_for_new_candidates(slot=chat))
@@ -69,10 +84,31 @@ def record() -> None:
     dialogues.send_message(slot=own, text="May I repot it?", after_position=-1)
     dialogues.skip_dialogue(slot=make.make_chat(project, text="A third?"), reason="no")
     snapshots.write_now(snapshots.freeze(project=project, ring=False))
-    make.make_rule_set(project)
     draft = rule_sets.open_draft(project=project, by=None)
     rule_sets.move_rule(rule=draft.rules.all()[0], steps=1, by=None)
     rule_sets.publish(draft=draft, by=None)
+
+
+def probed_and_judged(project: Project) -> None:
+    """Probes of a plain and a sensitive rule: corrected, judged, taken back, late, skipped, lapsed."""
+    Project.objects.filter(pk=project.pk).update(probes_open=True)
+    project.refresh_from_db()
+    plain, *_, sensitive = make.make_rule_set(project, rules=4, sensitive=1).rules.all()
+    for name in ("alice", "bob"):
+        make.agree(project, name)
+    probe = make.make_probe_slot(plain, replies=2)
+    verdict = make.make_verdict(probe, 1)
+    make.make_verdict(probe, 2, turn_position=3, revises=1)
+    make.make_verdict(make.make_judge_slot(verdict, name="bob"), 5, turn_position=1)
+    judgements.withdraw_judgement(slot=Slot.objects.filter(annotator__username="bob", work_item__kind="judge").get())
+    late = make.make_judge_slot(verdict, name="carol")
+    make.lapse(late)
+    make.make_verdict(late, 3)
+    slots.skip(make.make_judge_slot(verdict, name="dan"), reason="no")
+    make.make_verdict(make.make_probe_slot(sensitive), 5)
+    dialogues.skip_dialogue(slot=make.make_probe_slot(plain), reason="no")
+    make.lapse(make.make_probe_slot(plain, name="carol"))
+    make.make_probe_slot(plain, name="dan")
 
 
 def test_a_healthy_record_is_clean(record: None) -> None:
@@ -342,6 +378,118 @@ def work_that_waits_for_next_year() -> None:
     make.make_request(make.make_dialogue(text="When?"), due_at=timezone.now() + timedelta(days=365))
 
 
+@finds(invariants.requests_end_with_candidates_or_reason)
+def a_single_reply_that_was_never_said() -> None:
+    turn = Turn.objects.filter(dialogue__kind="probe", role="assistant").latest("pk")
+    Turn.objects.filter(pk=turn.pk).update(candidate=None)
+
+
+@finds(invariants.ended_dialogues_ask_nothing)
+def an_ended_probe_that_somebody_holds() -> None:
+    held = Slot.objects.get(state="held", work_item__kind="probe")
+    Dialogue.objects.filter(pk=held.work_item.dialogue_id).update(ended_at=timezone.now())
+
+
+def of_judges() -> Any:
+    """Carol's, which came late."""
+    return RuleJudgement.objects.filter(by_prober=False, late=True)
+
+
+@finds(invariants.judgements_are_their_holders)
+def a_verdict_in_another_persons_slot() -> None:
+    spoil(of_judges(), annotator=make.make_user("eve"))
+
+
+@finds(invariants.judgements_are_their_holders)
+def a_verdict_under_another_name() -> None:
+    spoil(of_judges(), annotator_key="u999")
+
+
+@finds(invariants.judgements_are_their_holders)
+def a_verdict_on_what_the_slot_does_not_ask() -> None:
+    spoil(of_judges(), rule=Rule.objects.order_by("position")[2])
+
+
+@finds(invariants.judgements_are_their_holders)
+def a_judges_verdict_called_the_probers() -> None:
+    spoil(of_judges(), by_prober=True)
+
+
+@finds(invariants.nobody_judges_their_own_probe)
+def a_verdict_on_ones_own_probe() -> None:
+    judge = of_judges()[0]
+    Dialogue.objects.filter(pk=judge.dialogue_id).update(author=judge.annotator)
+
+
+@finds(invariants.nobody_judges_their_own_probe)
+def a_verdict_of_somebody_who_wrote_in_the_probe() -> None:
+    judge = of_judges()[0]
+    item = WorkItem.objects.get(kind="probe", dialogue=judge.dialogue)
+    Slot.objects.create(work_item=item, number=1, state="lapsed", annotator=judge.annotator, closed_at=timezone.now())
+
+
+@finds(invariants.counted_judgements_within_wanted)
+def more_verdicts_than_were_wanted() -> None:
+    judge = of_judges()[0]
+    WorkItem.objects.filter(pk=judge.slot.work_item_id).update(wanted=1)
+    for name in ("eve", "finn"):
+        user = make.make_user(name)
+        lapsed = Slot.objects.create(
+            work_item=judge.slot.work_item, number=1, state="lapsed", annotator=user, closed_at=timezone.now()
+        )
+        RuleJudgement.objects.create(
+            dialogue=judge.dialogue, rule=judge.rule, verdict=3, slot=lapsed, annotator=user,
+            annotator_key=f"u{user.pk}", late=True,
+        )  # fmt: skip
+
+
+@finds(invariants.one_judgement_in_force)
+def one_person_with_two_verdicts_in_force() -> None:
+    judge = of_judges()[0]
+    RuleJudgement.objects.create(
+        dialogue=judge.dialogue, rule=judge.rule, verdict=3, slot=judge.slot, annotator=judge.annotator,
+        annotator_key="u999",
+    )  # fmt: skip
+
+
+@finds(invariants.probes_name_a_published_rule)
+def a_probe_of_no_rule() -> None:
+    Dialogue.objects.create(project=make.make_project(), kind="probe")
+
+
+@finds(invariants.probes_name_a_published_rule)
+def a_rule_of_a_dialogue_that_is_no_probe() -> None:
+    Probe.objects.create(dialogue=Dialogue.objects.filter(kind="preference")[0], rule=Rule.objects.all()[0])
+
+
+@finds(invariants.probes_name_a_published_rule)
+def a_probe_of_a_rule_that_is_a_draft() -> None:
+    draft = make.make_rule_set(make.make_project(), published=False)
+    make.make_probe(draft.rules.all()[0], name="eve")
+
+
+@finds(invariants.probes_name_a_published_rule)
+def a_verdict_by_a_rule_that_is_a_draft() -> None:
+    draft = make.make_rule_set(make.make_project(), published=False)
+    spoil(of_judges(), rule=draft.rules.all()[0])
+
+
+@finds(invariants.verdicts_mark_what_the_model_said)
+def a_mark_on_what_a_person_wrote() -> None:
+    spoil(RuleJudgement.objects.filter(turn_position=3), turn_position=2)
+
+
+@finds(invariants.verdicts_mark_what_the_model_said)
+def a_rule_that_was_broken_nowhere() -> None:
+    spoil(RuleJudgement.objects.filter(by_prober=True, verdict=1), turn_position=None)
+
+
+@finds(invariants.sensitive_text_was_agreed_to)
+def a_sensitive_probe_of_somebody_who_was_not_asked() -> None:
+    with unguarded():
+        Consent.objects.filter(user__username="alice").delete()
+
+
 @finds(invariants.snapshots_match_their_manifest)
 def a_snapshot_whose_file_was_changed() -> None:
     written = next(path for path in snapshots.folder_of(Snapshot.objects.get()).rglob("*.jsonl") if path.stat().st_size)
@@ -375,7 +523,7 @@ def test_every_check_is_known_to_find_something() -> None:
 def test_looking_changes_nothing_and_asks_a_bounded_number_of_questions(
     record: None, django_assert_max_num_queries: Any
 ) -> None:
-    with django_assert_max_num_queries(45):
+    with django_assert_max_num_queries(65):
         list(invariants.violations())
 
 

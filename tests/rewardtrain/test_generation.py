@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from feedback import dialogues, queue
 from feedback import generation as record
-from feedback import queue
 from feedback.errors import GenerationFailed
 from feedback.invariants import violations
 from feedback.models import Candidate, Comparison, GenerationRequest, ModelVersion, Turn
@@ -122,6 +122,18 @@ def test_a_request_ends_with_k_replies_and_a_comparison_of_them(speak: Any) -> N
     assert texts(request) == [f"Reply {index} of draw 0 to request {request.pk}." for index in range(4)]
     assert set(Comparison.objects.get(request=request).candidates.all()) == set(request.candidates.all())
     assert list(violations()) == []
+
+
+def test_the_one_reply_of_a_probe_becomes_the_next_turn_and_no_comparison(speak: Any) -> None:
+    slot = make.make_probe_slot(replies=0)
+    request = dialogues.send_message(slot=slot, text="Do it.", after_position=-1)
+    speak(distinct)
+    assert generate_candidates(request.pk) == 1
+    request.refresh_from_db()
+    (reply,) = request.candidates.all()
+    turn = slot.work_item.dialogue.turns.get(position=1)
+    assert (request.state, turn.candidate, turn.content) == ("done", reply, reply.text)
+    assert not Comparison.objects.exists()
 
 
 def test_each_reply_records_what_made_it(speak: Any) -> None:

@@ -24,7 +24,7 @@ class Command(BaseCommand):
     help = "Make the plant desk with its starter policy, prompts and three sign-ins. A second run changes nothing."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        project = seed_desk()
+        project = seed_desk(probes_open=True)
         lines = [line for person in PEOPLE if (line := _person(project, *person))]
         if lines:
             _keep(lines)
