@@ -159,7 +159,7 @@ def a_slot_that_never_came_back() -> None:
 
 @finds(invariants.rules_continue_an_earlier_version)
 def a_rule_that_continues_another() -> None:
-    first, second = Rule.objects.filter(rule_set__number=1)
+    first, second = Rule.objects.filter(rule_set__number=1)[:2]
     draft = rule_sets.open_draft(project=first.rule_set.project, by=None)
     draft.rules.filter(key=first.key).update(continues=second)
 
