@@ -37,6 +37,8 @@ from rewardtrain.training_state import (
 BEST = "best."
 MOST_BALANCE = 20.0
 """By which a rare broken rule is multiplied at most, however rare."""
+FEWEST_TO_CALIBRATE = 20
+"""Held-out dialogues and rules with a verdict that a temperature needs, to be more than chance."""
 SURE = 0.98
 """A base rate is kept between this and its opposite where a bias starts from it."""
 
@@ -501,7 +503,7 @@ def _finish(result: RuleTrainingResult, best: _Best, held_out: Sequence[_Example
     result.steps = len(result.history)
     if held_out:
         logits, targets, weights = _said(rule_model, held_out)
-        temperature = fit_temperature(logits, targets, weights)
+        temperature = fit_temperature(logits, targets, weights) if len(logits) >= FEWEST_TO_CALIBRATE else None
         if temperature is not None:
             rule_model.calibrate(temperature)
             result.is_calibrated = True

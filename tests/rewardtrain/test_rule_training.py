@@ -301,10 +301,14 @@ def test_calibration_says_held_out_verdicts_better_and_keeps_their_order(llama):
     assert calibrated.calibration != plain.calibration
 
 
-def test_verdicts_that_are_all_alike_calibrate_nothing(llama):
-    followed = [judged(("a", 0.0)), judged(("b", 0.0))]
+@pytest.mark.parametrize(
+    "held_out",
+    [[judged(("a", 0.0)), judged(("b", 0.0))] * 10, HELD_OUT[:6]],
+    ids=["verdicts that are all alike", "18 verdicts"],
+)
+def test_what_says_too_little_calibrates_nothing(llama, held_out):
     settings = dataclasses.replace(QUICK, epochs=1)
-    result = train_rule_model(TRAIN[:16], base=llama, settings=settings, validation=followed)
+    result = train_rule_model(TRAIN[:16], base=llama, settings=settings, validation=held_out)
     assert not result.is_calibrated
     assert result.rule_model.config.temperature == 1.0
     assert result.validation is not None
