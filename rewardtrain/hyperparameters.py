@@ -282,6 +282,8 @@ class RewardModelSettings(Settings):
 class RuleModelSettings(Settings):
     """How a rule model is trained.
 
+    The defaults were found on a base of two million weights and 200 probes; docs/rule_models.md has what was tried.
+
     learning_rate    of the network; head_learning_rate of the heads on it
     balance          how far broken and followed are made to weigh the same: 0 not at all, 1 wholly. What it does to the
                      probabilities is taken out of them again
@@ -289,6 +291,8 @@ class RuleModelSettings(Settings):
                      often as rules that were judged and not probed; 0 leaves them out
     unjudged_weight  how much each weighs beside one verdict
     dialogue_weight  of the question whether the dialogue broke any rule, beside those about rules; 0 leaves it out
+    aim_weight       of the question which rule a probe was meant to break, whether it did or not; 0 leaves it out. It
+                     tells rules apart far sooner, and breaches from attempts a little worse
     match_rank       width of the product in which a dialogue and a rule are compared; 0 leaves it out
     dtype, mixed_precision, gradient_checkpointing  as of the reward model
     """
@@ -311,6 +315,7 @@ class RuleModelSettings(Settings):
     unjudged_rules: int = 4
     unjudged_weight: float = 0.5
     dialogue_weight: float = 1.0
+    aim_weight: float = 0.0
     share_prefix: bool = True
     dropout: bool = True
     early_stopping: bool = False
@@ -339,6 +344,7 @@ class RuleModelSettings(Settings):
             "unjudged_rules",
             "unjudged_weight",
             "dialogue_weight",
+            "aim_weight",
             "match_rank",
             "checkpoint_seconds",
         )

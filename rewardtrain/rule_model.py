@@ -60,10 +60,11 @@ class EncodedDialogue:
 
 @dataclass(frozen=True)
 class RuleLogits:
-    """What the network says of one dialogue, before calibration: `rules` (n,) each rule broken, `any` () some rule."""
+    """What the network says of one dialogue, before calibration."""
 
-    rules: Tensor
-    any: Tensor
+    rules: Tensor  # (n,) this rule was broken
+    this: Tensor  # (n,) if some rule was, it was this one
+    any: Tensor  # () some rule was
 
 
 class RuleModel(nn.Module):
@@ -192,9 +193,9 @@ class RuleModel(nn.Module):
         owners = [owner for owner, one in enumerate(dialogues) for _ in one.rules]
         pool = self._pool_decoded if self.config.is_causal else self._pool_encoded
         whole, pairs = pool([one.dialogue for one in dialogues], rules, owners)
-        own, broken = self._read(whole, pairs, torch.tensor(owners, device=pairs.device))
-        split = broken.split([len(one.rules) for one in dialogues])
-        return [RuleLogits(rules, some) for rules, some in zip(split, own, strict=True)]
+        some, this, broken = self._read(whole, pairs, torch.tensor(owners, device=pairs.device))
+        counts = [len(one.rules) for one in dialogues]
+        return [RuleLogits(*own) for own in zip(broken.split(counts), this.split(counts), some, strict=True)]
 
     def _pool_decoded(
         self, dialogues: list[list[int]], rules: list[list[int]], owners: list[int]
@@ -224,8 +225,8 @@ class RuleModel(nn.Module):
         hidden = self.trunk(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return pool_row(hidden, mask, self.config.pooling)
 
-    def _read(self, dialogues: Tensor, rules: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
-        """(D,) and (R,) logits from the states of dialogues and rules; rule r was asked about dialogue owners[r]."""
+    def _read(self, dialogues: Tensor, rules: Tensor, owners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(D,), (R,), (R,) logits from the states of dialogues and rules; rule r was asked about dialogue owners[r]."""
         with whole_precision(rules.device):
             dialogues, rules = dialogues.float(), rules.float()
             some = self.dialogue_head(dialogues).squeeze(-1)
@@ -233,7 +234,7 @@ class RuleModel(nn.Module):
             if self.dialogue_match is not None and self.rule_match is not None:
                 matched = self.dialogue_match(dialogues)[owners] * self.rule_match(rules)
                 this = this + matched.sum(dim=-1) / math.sqrt(self.config.match_rank)
-            return some, both_logit(some[owners], this)
+            return some, this, both_logit(some[owners], this)
 
     def calibrate(self, temperature: float) -> None:
         """Divide logits by this from now on. It changes no order."""

@@ -161,6 +161,7 @@ class _Example:
     targets: list[float]
     weights: list[float]
     any_broken: float
+    probed: int | None  # place of the probed rule among those asked about
     unjudged: list[int]  # places in `_Data.rules` of rules nobody judged it by
 
 
@@ -299,6 +300,7 @@ def _examples(rule_model: RuleModel, judged: Sequence[JudgedDialogue], rules: di
                 targets=[target.broken for target in targets],
                 weights=[target.weight for target in targets],
                 any_broken=any_broken,
+                probed=next((place for place, one in enumerate(targets) if one.key == dialogue.probed), None),
                 unjudged=[place for key, place in rules.items() if key not in known],
             )
         )
@@ -392,6 +394,9 @@ def _backward(
         rules = torch.stack([_rule_loss(one, example, data) for one, example in zip(logits, own, strict=True)])
         whether = torch.stack([_dialogue_loss(one, example) for one, example in zip(logits, own, strict=True)])
         loss = rules.sum() / mass + settings.dialogue_weight * whether.sum() / len(examples)
+        if settings.aim_weight:
+            which = torch.stack([_aim_loss(one, example) for one, example in zip(logits, own, strict=True)])
+            loss = loss + settings.aim_weight * which.sum() / len(examples)
         loss.backward()
         total += float(loss.detach())
         about_rules += float(rules.detach().sum()) / mass
@@ -407,6 +412,28 @@ def _rule_loss(logits: RuleLogits, example: _Example, data: _Data) -> Tensor:
 
 def _dialogue_loss(logits: RuleLogits, example: _Example) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits.any, logits.any.new_tensor(example.any_broken))
+
+
+def _aim_loss(logits: RuleLogits, example: _Example) -> Tensor:
+    """0 for a dialogue that was no probe."""
+    if example.probed is None:
+        return logits.this.sum() * 0.0
+    return aim_loss(logits.this, logits.this.new_tensor(example.targets), example.probed)
+
+
+def aim_loss(this: Tensor, targets: Tensor, probed: int) -> Tensor:
+    """Cross entropy of what a probe aims at: the probed rule, whether it was broken or not, and none of the others.
+
+    Unlike a verdict that is known without error. Another rule counts the less the more people say that it was broken.
+
+    this, targets  (n,) logits that it is this rule, and the chances that it was broken
+    probed         place of the probed rule
+    """
+    aimed = torch.zeros_like(this)
+    aimed[probed] = 1.0
+    weights = torch.where(aimed > 0, 1.0, 1 - targets)
+    losses = functional.binary_cross_entropy_with_logits(this, aimed, weight=weights, reduction="sum")
+    return losses / weights.sum()
 
 
 def rule_loss(logits: Tensor, targets: Tensor, weights: Tensor, *, positive_weight: float) -> Tensor:
@@ -436,6 +463,7 @@ def _with_unjudged(rule_model: RuleModel, data: _Data, place: int, step: int, se
         targets=[*example.targets, *[data.unprobed_rate] * count],
         weights=[*example.weights, *[settings.unjudged_weight] * count],
         any_broken=example.any_broken,
+        probed=example.probed,
         unjudged=[],
     )
 

@@ -20,6 +20,7 @@ from rewardtrain.rule_training import (
     RuleCuts,
     RuleTarget,
     RuleVerdict,
+    aim_loss,
     measure_rules,
     rule_loss,
     rule_report,
@@ -94,6 +95,23 @@ def test_the_loss_of_soft_targets_by_hand():
     expected = -3 * (0.75 * math.log(0.8) + 0.25 * math.log(0.2)) - 2 * math.log(0.5)
     found = rule_loss(logits, torch.tensor([0.75, 0.0]), torch.tensor([3.0, 2.0]), positive_weight=1.0)
     assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_loss_of_what_a_probe_aims_at_by_hand():
+    # the probed rule, p = 0.8, counts 1; another, p = 0.5, that a quarter calls broken counts ¾; a broken one nothing
+    this = torch.tensor([0.0, math.log(4), 5.0])
+    found = aim_loss(this, torch.tensor([0.25, 0.0, 1.0]), 1)
+    assert float(found) == pytest.approx(-(math.log(0.8) + 0.75 * math.log(0.5)) / 1.75, rel=1e-6)
+
+
+def test_a_dialogue_that_was_no_probe_aims_at_nothing(llama):
+    rule_model = RuleModel.from_base(llama, QUICK)
+    (probe, plain) = rule_training._examples(
+        rule_model, [judged(("b", 0.0), ("a", 0.5), probed="a"), judged(("a", 1.0))], {}
+    )
+    assert (probe.probed, plain.probed) == (1, None)
+    (logits,) = rule_model.logits_encoded([plain.encoded])
+    assert float(rule_training._aim_loss(logits, plain)) == 0.0
 
 
 def test_balance_moves_no_probability():
@@ -211,6 +229,16 @@ def test_smaller_passes_through_the_network_give_the_same_step(llama):
     assert results[0].steps == results[1].steps == 1
     assert results[0].history[0].loss == pytest.approx(results[1].history[0].loss, abs=1e-6)
     assert results[0].history[0].gradient_norm == pytest.approx(results[1].history[0].gradient_norm, rel=1e-4)
+
+
+def test_what_a_probe_aims_at_changes_what_is_learned_where_it_is_asked_for(llama):
+    losses = [
+        train_rule_model(TRAIN[:8], base=llama, settings=dataclasses.replace(QUICK, epochs=1, aim_weight=weight))
+        .history[0]
+        .loss
+        for weight in (0.0, 1.0)
+    ]
+    assert losses[1] > losses[0] + 0.1  # one more cross entropy, at its beginning
 
 
 def test_adapters_and_mixed_precision_learn_too(llama):
