@@ -21,6 +21,7 @@ QUEUES = ("generate", "train", "default")
 TASK_ROUTES = {
     "rewardtrain.generate_candidates": {"queue": "generate"},
     "rewardtrain.train_reward_model": {"queue": "train"},
+    "rewardtrain.train_rule_model": {"queue": "train"},
     "rewardtrain.train_policy": {"queue": "train"},
     "rewardtrain.evaluate_gate": {"queue": "train"},
 }

@@ -200,6 +200,11 @@ def _reply_ids(tokenizer: Tokenizer, content: str) -> list[int]:
     return _plain_ids(tokenizer, lead + _harmless(tokenizer, content))
 
 
+def encode_rule(tokenizer: Tokenizer, wording: str) -> list[int]:
+    """The tokens of a rule's wording as a line after a dialogue. Nobody's turn: it opens none, whatever it says."""
+    return _plain_ids(tokenizer, f"\nRule: {_harmless(tokenizer, wording)}\n")
+
+
 def _ending(ids: list[int], tokenizer: Tokenizer, with_eos: bool) -> list[int]:
     return [*ids, int(tokenizer.eos_token_id)] if with_eos and tokenizer.eos_token_id is not None else ids
 

@@ -1,4 +1,4 @@
-"""What can be set for sampling, reward models and PPO: defaults, meanings, and what is refused. No torch here."""
+"""What can be set for sampling, reward and rule models, and PPO: defaults, meanings, what is refused. No torch here."""
 
 from __future__ import annotations
 
@@ -131,10 +131,15 @@ def _problems_of_dtype(settings: Any, whose: str) -> list[str]:
     return found
 
 
-def _problems_of_computing(settings: Any) -> list[str]:
+def _problems_of_device(settings: Any) -> list[str]:
     found = _one_of(settings, "mixed_precision", MIXED_PRECISIONS)
     if not re.fullmatch(DEVICE, settings.device):
         found.append(f"Set device to cpu, cuda or cuda:NUMBER (it is {settings.device!r}).")
+    return found
+
+
+def _problems_of_computing(settings: Any) -> list[str]:
+    found = _problems_of_device(settings)
     if not 1 <= settings.processes <= MOST_PROCESSES:
         found.append(f"Set processes between 1 and {MOST_PROCESSES} (it is {settings.processes}).")
     if settings.processes > 1 and ":" in settings.device:
@@ -269,6 +274,87 @@ class RewardModelSettings(Settings):
         if self.max_reply_tokens >= self.max_tokens:
             found.append(
                 f"Set max_reply_tokens ({self.max_reply_tokens}) below max_tokens ({self.max_tokens}): "
+                "the dialogue needs room as well."
+            )
+        return found + self.lora.problems()
+
+
+@dataclass(frozen=True)
+class RuleModelSettings(Settings):
+    """How a rule model is trained.
+
+    The defaults were found on a base of two million weights and 200 probes; docs/rule_models.md has what was tried.
+
+    learning_rate    of the network; head_learning_rate of the heads on it
+    balance          how far broken and followed are made to weigh the same: 0 not at all, 1 wholly. What it does to the
+                     probabilities is taken out of them again
+    unjudged_rules   of the rules nobody judged a dialogue by, so many are drawn at each step and taken for broken as
+                     often as rules that were judged and not probed; 0 leaves them out
+    unjudged_weight  how much each weighs beside one verdict
+    dialogue_weight  of the question whether the dialogue broke any rule, beside those about rules; 0 leaves it out
+    aim_weight       of the question which rule a probe was meant to break, whether it did or not; 0 leaves it out. It
+                     tells rules apart far sooner, and breaches from attempts a little worse
+    match_rank       width of the product in which a dialogue and a rule are compared; 0 leaves it out
+    dtype, mixed_precision, gradient_checkpointing  as of the reward model
+    """
+
+    epochs: float = 4.0
+    learning_rate: float = 1e-4
+    head_learning_rate: float = 3e-3
+    final_learning_rate_share: float = 0.1
+    warmup_share: float = 0.1
+    schedule: str = "cosine"
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    dialogues_per_step: int = 8
+    tokens_per_forward: int = 4096
+    max_tokens: int = 512
+    max_rule_tokens: int = 96
+    pooling: str = "auto"
+    match_rank: int = 32
+    balance: float = 0.5
+    unjudged_rules: int = 4
+    unjudged_weight: float = 0.5
+    dialogue_weight: float = 1.0
+    aim_weight: float = 0.0
+    share_prefix: bool = True
+    dropout: bool = True
+    early_stopping: bool = False
+    evaluations_per_epoch: int = 1
+    patience: int = 2
+    dtype: str = "float32"
+    mixed_precision: str = "off"
+    gradient_checkpointing: bool = False
+    device: str = "cpu"
+    seed: int = 0
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    lora: LoraSettings = field(default_factory=LoraSettings)
+
+    @classmethod
+    def _nested(cls) -> dict[str, type[Settings]]:
+        return {"lora": LoraSettings}
+
+    def problems(self) -> list[str]:
+        found = _positive(
+            self, "epochs", "learning_rate", "head_learning_rate", "max_grad_norm", "dialogues_per_step",
+            "tokens_per_forward", "max_tokens", "max_rule_tokens", "evaluations_per_epoch", "patience",
+        )  # fmt: skip
+        found += _not_negative(
+            self,
+            "weight_decay",
+            "unjudged_rules",
+            "unjudged_weight",
+            "dialogue_weight",
+            "aim_weight",
+            "match_rank",
+            "checkpoint_seconds",
+        )
+        found += _shares(self, "warmup_share", "final_learning_rate_share", "balance")
+        found += _one_of(self, "pooling", POOLINGS) + _one_of(self, "schedule", SCHEDULES)
+        found += _problems_of_dtype(self, "a rule model's") + _problems_of_device(self)
+        if self.max_rule_tokens >= self.max_tokens:
+            found.append(
+                f"Set max_rule_tokens ({self.max_rule_tokens}) below max_tokens ({self.max_tokens}): "
                 "the dialogue needs room as well."
             )
         return found + self.lora.problems()

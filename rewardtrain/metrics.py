@@ -128,6 +128,82 @@ def pair_calibration(pairs: Sequence[ScoredPair], *, bins: int = 10) -> Calibrat
     return calibration(probabilities, outcomes, bins=bins)
 
 
+def roc_auc(scores: Sequence[float], positives: Sequence[bool]) -> float | None:
+    """How often a positive scores above a negative, an equal score counting half. None where one of them is missing.
+
+    By the ranks of the sorted scores, equal ones sharing their mean rank: O(n log n).
+    """
+    if len(scores) != len(positives):
+        raise ValueError(f"{len(scores)} scores, but {len(positives)} labels.")
+    if any(math.isnan(score) for score in scores):
+        raise ValueError("A score is no number, so nothing can be put in order by it.")
+    count = sum(map(bool, positives))
+    if not 0 < count < len(scores):
+        return None
+    order = sorted(range(len(scores)), key=lambda place: scores[place])
+    rank_sum, start = 0.0, 0
+    while start < len(order):
+        end = start
+        while end < len(order) and scores[order[end]] == scores[order[start]]:
+            end += 1
+        mean_rank = (start + 1 + end) / 2
+        rank_sum += mean_rank * sum(bool(positives[place]) for place in order[start:end])
+        start = end
+    return (rank_sum - count * (count + 1) / 2) / (count * (len(scores) - count))
+
+
+TEMPERATURES = (0.05, 20.0)
+"""What calibration may come to. Beyond it logits say nothing, or everything with certainty."""
+
+
+def fit_temperature(logits: Sequence[float], targets: Sequence[float], weights: Sequence[float]) -> float | None:
+    """The temperature by which to divide logits so that held-out targets are likeliest; None where none can be told.
+
+    logits   at temperature 1
+    targets  0 … 1, how likely it is that the answer is yes
+    weights  how much each counts
+    None     where targets are all alike, or the best temperature lies outside of `TEMPERATURES`: logits that put
+             things in the wrong order want an infinite one
+    Source   Guo et al. 2017, arXiv:1706.04599. The loss is convex in 1 / temperature, so a golden section finds it.
+    """
+    if not len(logits) == len(targets) == len(weights):
+        raise ValueError(f"{len(logits)} logits, {len(targets)} targets and {len(weights)} weights.")
+    counted = [one for one in zip(logits, targets, weights, strict=True) if one[2] > 0]
+    if len({target for _, target, _ in counted}) < 2:
+        return None
+
+    def loss(inverse: float) -> float:
+        return sum(weight * cross_entropy(logit * inverse, target) for logit, target, weight in counted)
+
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
+    best = _lowest(loss, low, high)
+    margin = 1e-3
+    return None if best < low * (1 + margin) or best > high * (1 - margin) else 1 / best
+
+
+def _lowest(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a convex function is lowest between two ends, to a millionth of the way."""
+    share = (math.sqrt(5) - 1) / 2
+    inner = [high - share * (high - low), low + share * (high - low)]
+    values = [function(one) for one in inner]
+    end = (high - low) * 1e-7
+    while high - low > end:
+        if values[0] <= values[1]:
+            high, inner[1], values[1] = inner[1], inner[0], values[0]
+            inner[0] = high - share * (high - low)
+            values[0] = function(inner[0])
+        else:
+            low, inner[0], values[0] = inner[0], inner[1], values[1]
+            inner[1] = low + share * (high - low)
+            values[1] = function(inner[1])
+    return (low + high) / 2
+
+
+def cross_entropy(logit: float, target: float) -> float:
+    """-target · log p - (1 - target) · log(1 - p) for p = sigmoid(logit)."""
+    return max(logit, 0.0) - logit * target + math.log1p(math.exp(-abs(logit)))
+
+
 def _sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
 

@@ -89,12 +89,14 @@ class TrainingRun(QueuedWork):
     class Kind(models.TextChoices):
         REWARD_MODEL = "reward_model", "preference reward model"
         SECOND_REWARD_MODEL = "second_reward_model", "second reward model"
+        RULE_MODEL = "rule_model", "rule model"
         POLICY = "policy", "policy"
         GATE = "gate", "gate"
 
     TASK_NAMES = {
         "reward_model": "rewardtrain.train_reward_model",
         "second_reward_model": "rewardtrain.train_reward_model",
+        "rule_model": "rewardtrain.train_rule_model",
         "policy": "rewardtrain.train_policy",
         "gate": "rewardtrain.evaluate_gate",
     }

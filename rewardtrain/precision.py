@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rewardtrain.errors import UnsupportedArchitecture
-from rewardtrain.hyperparameters import InvalidSettings, PpoSettings, RewardModelSettings
+from rewardtrain.hyperparameters import InvalidSettings, PpoSettings, RewardModelSettings, RuleModelSettings
 
 
 def check_device(name: str) -> str:
@@ -26,7 +26,7 @@ def check_device(name: str) -> str:
     return name
 
 
-def mixed_precision(settings: PpoSettings | RewardModelSettings) -> torch.autocast:
+def mixed_precision(settings: PpoSettings | RewardModelSettings | RuleModelSettings) -> torch.autocast:
     """Within it matrices are multiplied as the settings say; weights, scores and values stay what they are."""
     kind = torch.device(settings.device).type
     return torch.autocast(kind, torch.bfloat16, enabled=settings.mixed_precision == "bfloat16")

@@ -37,7 +37,14 @@ from rewardtrain.lora import (
 from rewardtrain.losses import token_logprobs
 from rewardtrain.policy import logits_of, spread, trunk_of
 from rewardtrain.precision import check_device, whole_precision
-from rewardtrain.shared_prefix import ReplyStates, device_of, is_causal, pad_rows, reply_states
+from rewardtrain.shared_prefix import (
+    ReplyStates,
+    batches_of_like_width,
+    device_of,
+    is_causal,
+    pad_rows,
+    reply_states,
+)
 
 HEAD_CONFIG = "reward_head.json"
 HEAD_WEIGHTS = "reward_head.safetensors"
@@ -123,7 +130,7 @@ class RewardModel(nn.Module):
         base = Path(base)
         check_device(settings.device)
         speaks = is_language_model(base) and (settings.likelihood == "auto" or (base / ADAPTER_CONFIG).is_file())
-        network = _load_network(base, speaks, settings.dtype, settings.device, trainable=True)
+        network = load_base(base, speaks, settings.dtype, settings.device, trainable=True)
         config = _head_config(network, speaks, settings)
         if not has_lora(network):
             task = "CAUSAL_LM" if speaks else "FEATURE_EXTRACTION"
@@ -208,17 +215,8 @@ class RewardModel(nn.Module):
 
     def batches(self, comparisons: Sequence[EncodedComparison]) -> list[list[int]]:
         """Places of comparisons that go through the network together: like lengths, bounded number of tokens."""
-        batches: list[list[int]] = []
-        rows = 0
-        for place in sorted(range(len(comparisons)), key=lambda place: comparisons[place].width):
-            one = comparisons[place]
-            if batches and (rows + len(one.replies)) * one.width <= self.config.tokens_per_forward:
-                batches[-1].append(place)
-                rows += len(one.replies)
-            else:
-                batches.append([place])
-                rows = len(one.replies)
-        return batches
+        widths, rows = [one.width for one in comparisons], [len(one.replies) for one in comparisons]
+        return batches_of_like_width(widths, rows, self.config.tokens_per_forward)
 
     def score_batch(self, comparisons: Sequence[EncodedComparison]) -> list[Tensor]:
         """`score_encoded` in one forward pass."""
@@ -234,7 +232,7 @@ class RewardModel(nn.Module):
             self.trunk, prompts, replies, owners,
             pad_id=pad_id(self.tokenizer), share_prefix=self.config.share_prefix,
         )  # fmt: skip
-        scores = self._head(self._pool_reply(states))
+        scores = self._head(pool_reply(states, self.config.pooling))
         return scores + self._likelihood_score(states, replies) if self.likelihood_weights is not None else scores
 
     def _token_scores_of_batch(self, comparisons: Sequence[EncodedComparison]) -> list[TokenScores]:
@@ -244,7 +242,7 @@ class RewardModel(nn.Module):
             [owner for owner, one in enumerate(comparisons) for _ in one.replies],
             pad_id=pad_id(self.tokenizer), share_prefix=self.config.share_prefix,
         )  # fmt: skip
-        whole, after = self._head(self._pool_reply(states)), self._head(self._pool_prefixes(states))
+        whole, after = self._head(pool_reply(states, self.config.pooling)), self._head(self._pool_prefixes(states))
         if self.likelihood_weights is not None:
             logprobs, counts = self._logprobs(states, replies), _counts(states.mask)
             after = after + self._weigh_likelihood(logprobs.cumsum(dim=1), counts, logprobs.cummin(dim=1).values)
@@ -252,20 +250,10 @@ class RewardModel(nn.Module):
         return [TokenScores(ids, after[row, : len(ids)].cpu(), float(whole[row])) for row, ids in enumerate(replies)]
 
     def _pool_prefixes(self, states: ReplyStates) -> Tensor:
-        """(R, T, H) what `_pool_reply` would give of each reply if it ended after each of its tokens."""
+        """(R, T, H) what `pool_reply` would give of each reply if it ended after each of its tokens."""
         if self.config.pooling != "mean":
             return states.states
         return (states.states * states.mask.unsqueeze(-1)).cumsum(dim=1) / _counts(states.mask).unsqueeze(-1)
-
-    def _pool_reply(self, states: ReplyStates) -> Tensor:
-        """(R, H) the mean over each reply's tokens, or its last token, which has seen everything before it."""
-        lengths = states.mask.sum(dim=1, keepdim=True)
-        if self.config.pooling == "mean":
-            pooled = (states.states * states.mask.unsqueeze(-1)).sum(dim=1) / lengths.clamp(min=1)
-        else:
-            rows = torch.arange(len(lengths), device=lengths.device)
-            pooled = states.states[rows, (lengths.squeeze(1) - 1).clamp(min=0)]
-        return torch.where(lengths > 0, pooled, states.before)  # a reply without tokens is what precedes it
 
     def _likelihood_score(self, states: ReplyStates, replies: list[list[int]]) -> Tensor:
         """(R,) what the likelihood of each reply's tokens adds to its score."""
@@ -293,11 +281,7 @@ class RewardModel(nn.Module):
         rows = [[*first, *prompts[owner], *reply, *last] for owner, reply in zip(owners, replies, strict=True)]
         ids, mask = pad_rows(rows, pad_id(self.tokenizer), device=device_of(self.network))
         hidden = self.trunk(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        if self.config.pooling == "cls":
-            return self._head(hidden[:, 0])
-        if self.config.pooling == "last":
-            return self._head(hidden[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1])
-        return self._head((hidden * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True))
+        return self._head(pool_row(hidden, mask, self.config.pooling))
 
     def _head(self, pooled: Tensor) -> Tensor:
         with whole_precision(pooled.device):
@@ -326,7 +310,7 @@ class RewardModel(nn.Module):
     def load(cls, folder: Path, *, dtype: str = "float32", device: str = "cpu") -> Self:
         """The reward model saved in `folder`, ready to score. Raises ModelRefused, naming the file."""
         config = head_config_in(Path(folder))
-        network = _load_network(Path(folder), config.is_language_model, dtype, device, trainable=False)
+        network = load_base(Path(folder), config.is_language_model, dtype, device, trainable=False)
         return cls.around(network, Path(folder), config).eval()
 
     @classmethod
@@ -354,6 +338,26 @@ def _counts(mask: Tensor) -> Tensor:
     return mask.cumsum(dim=1).clamp(min=1)
 
 
+def pool_reply(states: ReplyStates, pooling: str) -> Tensor:
+    """(R, H) the mean over each reply's tokens, or its last token, which has seen everything before it."""
+    lengths = states.mask.sum(dim=1, keepdim=True)
+    if pooling == "mean":
+        pooled = (states.states * states.mask.unsqueeze(-1)).sum(dim=1) / lengths.clamp(min=1)
+    else:
+        rows = torch.arange(len(lengths), device=lengths.device)
+        pooled = states.states[rows, (lengths.squeeze(1) - 1).clamp(min=0)]
+    return torch.where(lengths > 0, pooled, states.before)  # a reply without tokens is what precedes it
+
+
+def pool_row(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """(R, H) of an encoder's rows (R, T, H): their first token, their last one, or the mean over all of them."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    if pooling == "last":
+        return hidden[torch.arange(len(mask), device=mask.device), mask.sum(dim=1) - 1]
+    return (hidden * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+
 def head_config_in(folder: Path) -> HeadConfig:
     """What the head saved in `folder` is. Raises ModelRefused for what is no reward model, or more than data."""
     check_model_folder(folder, needs=(network_config(folder), HEAD_CONFIG, HEAD_WEIGHTS))
@@ -371,7 +375,8 @@ def is_language_model(folder: Path) -> bool:
     return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named)
 
 
-def _load_network(folder: Path, speaks: bool, dtype: str, device: str, *, trainable: bool) -> Any:
+def load_base(folder: Path, speaks: bool, dtype: str, device: str, *, trainable: bool) -> Any:
+    """The network in `folder`, with a language model's output layer if it `speaks`. Raises ModelRefused."""
     from transformers import AutoModel, AutoModelForCausalLM
 
     auto_class = AutoModelForCausalLM if speaks else AutoModel

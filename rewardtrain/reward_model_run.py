@@ -33,7 +33,7 @@ def learn_preferences(run: TrainingRun, reporter: Silent, team: Team = ALONE) ->
     from rewardtrain import reward_training
 
     chosen = dict(run.hyperparameters)
-    base = _base_folder(run, chosen.pop("base", ""))
+    base = base_folder(run, chosen.pop("base", ""))
     settings = RewardModelSettings.from_dict({"seed": run.seed, **chosen})
     assert run.snapshot is not None
     rows = list(snapshot_rows(run.snapshot))
@@ -61,7 +61,7 @@ def learn_preferences(run: TrainingRun, reporter: Silent, team: Team = ALONE) ->
     return save_outcome(run, "preference", trained.reward_model.save, result=result, figures=figures, name=name)
 
 
-def _base_folder(run: TrainingRun, base: str) -> Path:
+def base_folder(run: TrainingRun, base: str) -> Path:
     """The network a reward model starts from: the one named, else the policy the run starts from.
 
     A command may name any folder; what a project's settings name is a location as models have.

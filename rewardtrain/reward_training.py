@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,15 +12,16 @@ from torch import Tensor
 
 from feedback.agreement import Share, clustered_share
 from rewardtrain.chat import Turn, reply_text
-from rewardtrain.errors import NothingToLearn, TrainingDiverged
-from rewardtrain.hyperparameters import RewardModelSettings, learning_rate_share
+from rewardtrain.errors import NothingToLearn
+from rewardtrain.hyperparameters import RewardModelSettings
 from rewardtrain.lora import trainable_parameters
 from rewardtrain.losses import Pair, comparison_loss, comparison_pairs
 from rewardtrain.metrics import ScoredPair, pair_accuracy
-from rewardtrain.optimizer import adamw, set_share
+from rewardtrain.optimizer import adamw
 from rewardtrain.precision import mixed_precision, recomputed_layers
 from rewardtrain.reward_model import Cuts, EncodedComparison, RewardModel
 from rewardtrain.seeds import stable_seed
+from rewardtrain.steps import data_order, pace, update
 from rewardtrain.team import ALONE, Team
 from rewardtrain.training_state import (
     StateKeeper,
@@ -141,26 +140,27 @@ def train_reward_model(
     held_out = _examples(reward_model, validation or [], settings)[0]
     parameters = trainable_parameters(reward_model)
     optimizer = adamw(parameters, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
-    steps = math.ceil(settings.epochs * len(examples) / settings.comparisons_per_step)
+    order = data_order(len(examples), settings.comparisons_per_step, epochs=settings.epochs, seed=settings.seed)
+    steps = len(order)
     best = _Best(patience=settings.patience)
     if keeper is not None:
         identity = _identity(reward_model, examples, held_out, settings)
         team.first_then_others(lambda: _resume(keeper, result, best, optimizer, identity))
     on_begin(steps, len(result.history))
     # 2 order
-    for step, places in enumerate(_order(len(examples), steps, settings)):
+    for step, places in enumerate(order):
         if step < len(result.history):
             continue
         if best.is_worse_for_long:
             break
         reward_model.train(settings.dropout)
         torch.manual_seed(stable_seed(settings.seed, "dropout", step))
-        share = _set_learning_rate(optimizer, step, steps, settings)
+        share = pace(optimizer, step, steps, settings)
         # 3 score, 4 loss
         loss, accuracy = _backward(reward_model, [examples[place] for place in places], settings, team)
         # 5 update
         team.sum_gradients(parameters)
-        norm = _update(optimizer, parameters, settings, loss, step)
+        norm = update(optimizer, parameters, max_grad_norm=settings.max_grad_norm, loss=loss, step=step)
         # 6 log
         looked = _look(reward_model, held_out, step, steps, len(examples), settings, team)
         done = RewardStep(step + 1, steps, loss, accuracy, settings.learning_rate * share, norm, looked)
@@ -238,29 +238,6 @@ def _resume(
     best.weights = {name.removeprefix(BEST): tensor for name, tensor in state.tensors.items() if name.startswith(BEST)}
 
 
-def _order(count: int, steps: int, settings: RewardModelSettings) -> list[list[int]]:
-    """Which comparisons each step takes: every epoch all of them in an order of its own, known from the seed."""
-    size = settings.comparisons_per_step
-    places: list[int] = []
-    epoch = 0
-    while len(places) < steps * size:
-        own = list(range(count))
-        random.Random(stable_seed(settings.seed, "order", epoch)).shuffle(own)
-        places += own
-        epoch += 1
-    wanted = min(steps * size, max(1, round(settings.epochs * count)))
-    return [places[start : min(start + size, wanted)] for start in range(0, wanted, size)]
-
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps: int, settings: RewardModelSettings) -> float:
-    share = learning_rate_share(
-        step, steps, warmup=round(settings.warmup_share * steps), schedule=settings.schedule,
-        final=settings.final_learning_rate_share,
-    )  # fmt: skip
-    set_share(optimizer, share)
-    return share
-
-
 def _backward(
     reward_model: RewardModel, examples: Sequence[_Example], settings: RewardModelSettings, team: Team = ALONE
 ) -> tuple[float, float]:
@@ -290,20 +267,6 @@ def _pair_credits(scores: Tensor, pairs: Sequence[Pair]) -> list[float]:
     """1 for each pair that is ordered as the person did, 0 for the others; ties are left out."""
     values = [*scores.tolist(), 0.0]
     return [float(values[pair.chosen] > values[pair.rejected]) for pair in pairs if pair.target != 0.5]
-
-
-def _update(
-    optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], settings: RewardModelSettings,
-    loss: float, step: int,
-) -> float:  # fmt: skip
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise TrainingDiverged(
-            f"At step {step + 1} the loss was {loss} and the gradient's norm {norm}. Lower learning_rate."
-        )
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return norm
 
 
 def _look(

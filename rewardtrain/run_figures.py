@@ -80,6 +80,13 @@ LOSS = Figure("reward/loss", "Loss", "Loss", "{:.3f}".format)
 IN_ORDER = Figure("reward/pair_accuracy", "Training pairs in order", "In order", percent)
 RATE = Figure("reward/learning_rate", "Learning rate", "Rate", _rate, lowest=0.0)
 GRADIENT = Figure("reward/gradient_norm", "Norm of the gradient", "Gradient", _number, lowest=0.0)
+RULE_FIGURES = (
+    Figure("rule/loss", "Loss", "Loss", "{:.3f}".format),
+    Figure("rule/rule_loss", "Loss of rules alone", "Of rules", "{:.3f}".format),
+    Figure("rule/held_out", "Held-out verdicts, cross entropy", "Held out", "{:.3f}".format, "nats"),
+    Figure("rule/learning_rate", "Learning rate", "Rate", _rate, lowest=0.0),
+    Figure("rule/gradient_norm", "Norm of the gradient", "Gradient", _number, lowest=0.0),
+)
 
 
 def figures_of(run: TrainingRun) -> list[Figure]:
@@ -92,6 +99,8 @@ def figures_of_kind(kind: str, terms: Sequence[str]) -> list[Figure]:
     if kind == TrainingRun.Kind.POLICY:
         clipped = [CLIPPED, CLIPPED_REPLIES]
         return [REWARD, *map(term_figure, terms), KL, BREAKS, LENGTH, ENTROPY, *clipped, VALUE_LOSS, *OTHER_ALGORITHMS]
+    if kind == TrainingRun.Kind.RULE_MODEL:
+        return list(RULE_FIGURES)
     return [] if kind == TrainingRun.Kind.GATE else [LOSS, IN_ORDER, RATE, GRADIENT]
 
 

@@ -32,6 +32,7 @@ class EncodedPrompts:
     last: Tensor  # (P, H) hidden state at each prompt's last token
     mask: Tensor  # (P, S) bool, True on real prompt tokens
     cache: DynamicCache | Any
+    mean: Tensor | None = None  # (P, H) over each prompt's tokens, where that was asked for
 
 
 @dataclass
@@ -41,6 +42,7 @@ class ReplyStates:
     before: Tensor  # (R, H) hidden state at the last token of each reply's prompt
     states: Tensor  # (R, T, H)
     mask: Tensor  # (R, T) bool, True on real reply tokens, which stand at the left
+    prompt_means: Tensor | None = None  # (P, H) mean over each prompt's tokens, where that was asked for
 
     @property
     def predicting(self) -> Tensor:
@@ -76,6 +78,27 @@ def length_buckets(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
         else:
             buckets.append([place])
     return buckets
+
+
+def batches_of_like_width(widths: Sequence[int], rows: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Places of items that go through a network together: like widths, and a bounded number of tokens.
+
+    widths  tokens of each item's longest row
+    rows    how many rows each has
+
+    >>> batches_of_like_width([3, 9, 3], [2, 1, 2], max_tokens=16)
+    [[0, 2], [1]]
+    """
+    batches: list[list[int]] = []
+    together = 0
+    for place in sorted(range(len(widths)), key=lambda place: widths[place]):
+        if batches and (together + rows[place]) * widths[place] <= max_tokens:
+            batches[-1].append(place)
+            together += rows[place]
+        else:
+            batches.append([place])
+            together = rows[place]
+    return batches
 
 
 # What a network allows
@@ -133,14 +156,16 @@ def _positions(trunk: nn.Module, positions: Tensor) -> dict[str, Tensor]:
 # Forward
 
 
-def encode_prompts(trunk: nn.Module, prompts: Sequence[Ids], *, pad_id: int, side: str = "left") -> EncodedPrompts:
+def encode_prompts(
+    trunk: nn.Module, prompts: Sequence[Ids], *, pad_id: int, side: str = "left", with_means: bool = False
+) -> EncodedPrompts:
     """Encode prompts once, with a cache. Padding may stand at either side."""
     ids, mask = pad_rows(prompts, pad_id, side=side, device=device_of(trunk))
     positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
     cache = DynamicCache(config=trunk.config)  # type: ignore[arg-type]
     row_numbers = torch.arange(len(ids), device=ids.device)
     ends = positions.argmax(dim=1) if side == "right" else torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
-    read = torch.zeros_like(mask)
+    read = mask.clone() if with_means else torch.zeros_like(mask)
     read[row_numbers, ends] = True
     with reading_only(trunk, read):
         out = trunk(
@@ -148,7 +173,12 @@ def encode_prompts(trunk: nn.Module, prompts: Sequence[Ids], *, pad_id: int, sid
             **_positions(trunk, positions),
         )  # fmt: skip
     last = out.last_hidden_state[row_numbers, ends]
-    return EncodedPrompts(last, mask, out.past_key_values)
+    return EncodedPrompts(last, mask, out.past_key_values, _means(out.last_hidden_state, mask) if with_means else None)
+
+
+def _means(hidden: Tensor, mask: Tensor) -> Tensor:
+    """(rows, H) mean of (rows, T, H) where `mask` is True, which it is somewhere in each row."""
+    return (hidden * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
 def repeat_prompts(encoded: EncodedPrompts, owners: Tensor) -> EncodedPrompts:
@@ -191,6 +221,7 @@ def reply_states(
     pad_id: int,
     share_prefix: bool = True,
     side: str = "left",
+    with_prompt_means: bool = False,
 ) -> ReplyStates:
     """Hidden states at every reply of a batch.
 
@@ -198,32 +229,38 @@ def reply_states(
     replies       R rows; reply r continues prompts[owners[r]]; a row may be empty
     share_prefix  encode each prompt once where that is possible and saves anything
     side          where prompts are padded on the shared path
+    with_prompt_means  also the mean over each prompt's tokens; every prompt needs a reply then
     """
     if not all(len(prompt) for prompt in prompts):
         raise ValueError("A prompt without tokens cannot be encoded.")
     if share_prefix and len(replies) > len(prompts) and can_share(trunk):
-        return _states_with_shared_prefix(trunk, prompts, replies, owners, pad_id, side)
-    return _states_of_whole_rows(trunk, [prompts[owner] for owner in owners], replies, pad_id)
+        return _states_with_shared_prefix(trunk, prompts, replies, owners, pad_id, side, with_prompt_means)
+    first = [list(owners).index(prompt) for prompt in range(len(prompts))] if with_prompt_means else None
+    return _states_of_whole_rows(trunk, [prompts[owner] for owner in owners], replies, pad_id, first)
 
 
 def _states_with_shared_prefix(
-    trunk: nn.Module, prompts: Sequence[Ids], replies: Sequence[Ids], owners: Sequence[int], pad_id: int, side: str
-) -> ReplyStates:
+    trunk: nn.Module, prompts: Sequence[Ids], replies: Sequence[Ids], owners: Sequence[int], pad_id: int, side: str,
+    with_means: bool,
+) -> ReplyStates:  # fmt: skip
     ids, mask = pad_rows(replies, pad_id, device=device_of(trunk))
-    encoded = repeat_prompts(
-        encode_prompts(trunk, prompts, pad_id=pad_id, side=side), torch.tensor(owners, device=ids.device)
-    )
+    once = encode_prompts(trunk, prompts, pad_id=pad_id, side=side, with_means=with_means)
+    encoded = repeat_prompts(once, torch.tensor(owners, device=ids.device))
     if ids.shape[1] == 0:
-        return ReplyStates(encoded.last, encoded.last.new_zeros(len(ids), 0, encoded.last.shape[-1]), mask)
+        return ReplyStates(encoded.last, encoded.last.new_zeros(len(ids), 0, encoded.last.shape[-1]), mask, once.mean)
     positions = encoded.mask.sum(dim=1, keepdim=True) + torch.arange(ids.shape[1], device=ids.device)
     states = extend(trunk, encoded, ids, torch.cat([encoded.mask, mask], dim=1), positions)
-    return ReplyStates(encoded.last, states, mask)
+    return ReplyStates(encoded.last, states, mask, once.mean)
 
 
-def _states_of_whole_rows(trunk: nn.Module, prompts: Sequence[Ids], replies: Sequence[Ids], pad_id: int) -> ReplyStates:
+def _states_of_whole_rows(
+    trunk: nn.Module, prompts: Sequence[Ids], replies: Sequence[Ids], pad_id: int, mean_rows: list[int] | None = None
+) -> ReplyStates:
     """Each row its prompt and reply, padded at the right, where a causal network's real tokens cannot see padding.
 
     So no mask is needed, and attention without one is quicker.
+
+    mean_rows  rows whose prompts' means are wanted
     """
     rows = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
     ids, real = pad_rows(rows, pad_id, device=device_of(trunk))
@@ -232,10 +269,14 @@ def _states_of_whole_rows(trunk: nn.Module, prompts: Sequence[Ids], replies: Seq
     columns = (lengths[:, None] + torch.arange(mask.shape[1], device=ids.device)).clamp(max=ids.shape[1] - 1)
     row_numbers = torch.arange(len(rows), device=ids.device)
     places = torch.arange(ids.shape[1], device=ids.device)
-    with reading_only(trunk, real & (places >= lengths[:, None] - 1)):
+    read = real & (places >= lengths[:, None] - 1)
+    if mean_rows is not None:
+        read[mean_rows] = real[mean_rows]
+    with reading_only(trunk, read):
         hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state
     states = hidden[row_numbers[:, None], columns]
-    return ReplyStates(hidden[row_numbers, lengths - 1], states, mask)
+    means = None if mean_rows is None else _means(hidden[mean_rows], (places < lengths[:, None])[mean_rows])
+    return ReplyStates(hidden[row_numbers, lengths - 1], states, mask, means)
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -25,6 +25,12 @@ def train_reward_model(run_id: int) -> None:
     _work_in_child(run_id)
 
 
+@shared_task(name="rewardtrain.train_rule_model", acks_late=True)
+def train_rule_model(run_id: int) -> None:
+    """Learn which rules dialogues break in a child process."""
+    _work_in_child(run_id)
+
+
 @shared_task(name="rewardtrain.train_policy", acks_late=True)
 def train_policy(run_id: int) -> None:
     """Improve a policy in a child process."""

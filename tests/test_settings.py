@@ -228,6 +228,7 @@ def test_celery_takes_json_alone_and_gives_work_back_when_a_worker_dies() -> Non
     [
         ("rewardtrain.generate_candidates", "generate"),
         ("rewardtrain.train_reward_model", "train"),
+        ("rewardtrain.train_rule_model", "train"),
         ("rewardtrain.train_policy", "train"),
         ("rewardtrain.evaluate_gate", "train"),
         ("feedback.sweep", "default"),

@@ -12,11 +12,12 @@ from rewardtrain.hyperparameters import (
     LoraSettings,
     PpoSettings,
     RewardModelSettings,
+    RuleModelSettings,
     SamplingSettings,
     learning_rate_share,
 )
 
-ALL = [SamplingSettings, LoraSettings, RewardModelSettings, PpoSettings, GateSettings]
+ALL = [SamplingSettings, LoraSettings, RewardModelSettings, RuleModelSettings, PpoSettings, GateSettings]
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -83,6 +84,11 @@ def test_a_whole_number_is_a_number_too():
         (LoraSettings(rank=2, alpha=0), "Set alpha above 0"),
         (LoraSettings(dropout=1.0), "Set dropout of LoRA"),
         (RewardModelSettings(epochs=0), "Set epochs above 0"),
+        (RuleModelSettings(balance=1.5), "Set balance between 0 and 1"),
+        (RuleModelSettings(unjudged_rules=-1), "Set unjudged_rules to 0 or more"),
+        (RuleModelSettings(max_rule_tokens=512), "Set max_rule_tokens .512. below max_tokens .512."),
+        (RuleModelSettings(device="tpu"), "Set device to cpu, cuda or cuda:NUMBER"),
+        (RuleModelSettings(dtype="bfloat16"), "a rule model's small steps are lost"),
         (RewardModelSettings(ties="maybe"), "Set ties to one of none, half"),
         (RewardModelSettings(margin="big"), "Set margin to one of none, strength"),
         (RewardModelSettings(all_bad="yes"), "Set all_bad to one of off, on"),

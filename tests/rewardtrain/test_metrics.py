@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
@@ -13,11 +14,14 @@ from rewardtrain.metrics import (
     ScoredPair,
     accuracy_by_strength,
     calibration,
+    cross_entropy,
     explained_variance,
+    fit_temperature,
     length_baseline,
     most_alike_in_length,
     pair_accuracy,
     pair_calibration,
+    roc_auc,
 )
 
 
@@ -89,3 +93,83 @@ def test_the_pairs_of_one_ranking_are_no_independent_evidence():
     ]
     assert pair_accuracy(together).value == pair_accuracy(apart).value == 0.7
     assert pair_accuracy(together).interval == pair_accuracy(apart).interval
+
+
+# AUC
+
+
+def slow_auc(scores: list[float], positives: list[bool]) -> float:
+    """Every positive beside every negative."""
+    credits = [
+        0.5 if one == other else float(one > other)
+        for one, is_positive in zip(scores, positives, strict=True) if is_positive
+        for other, other_positive in zip(scores, positives, strict=True) if not other_positive
+    ]  # fmt: skip
+    return sum(credits) / len(credits)
+
+
+def test_auc_on_hand_worked_cases():
+    # positives 0.8 and 0.4 against 0.6 and 0.2: three of four pairs in order
+    assert roc_auc([0.8, 0.6, 0.4, 0.2], [True, False, True, False]) == 0.75
+    # 0.5 ties with one negative and beats the other
+    assert roc_auc([0.5, 0.5, 0.1], [True, False, False]) == 0.75
+    assert roc_auc([1.0, 1.0], [True, False]) == 0.5
+    assert roc_auc([-3.0, 2.0], [True, False]) == 0.0
+
+
+def test_auc_is_that_of_all_pairs_ties_too():
+    rng = random.Random(3)
+    for _ in range(50):
+        scores = [rng.choice((0.0, 0.1, 0.25, 0.25, 0.7, rng.random())) for _ in range(rng.randint(2, 30))]
+        positives = [True, False, *(rng.random() < 0.3 for _ in scores[2:])]
+        assert roc_auc(scores, positives) == pytest.approx(slow_auc(scores, positives), abs=1e-12)
+
+
+def test_auc_says_nothing_where_one_side_is_missing_and_refuses_what_is_no_number():
+    assert roc_auc([], []) is None
+    assert roc_auc([1.0, 2.0], [True, True]) is None
+    assert roc_auc([1.0, 2.0], [False, False]) is None
+    with pytest.raises(ValueError, match="no number"):
+        roc_auc([math.nan, 1.0], [True, False])
+    with pytest.raises(ValueError, match="2 scores, but 1 labels"):
+        roc_auc([1.0, 2.0], [True])
+
+
+# Temperature
+
+
+def test_cross_entropy_of_a_soft_target_by_hand():
+    # p = 0.8, target 0.75: -(0.75 log 0.8 + 0.25 log 0.2)
+    logit = math.log(4)
+    assert cross_entropy(logit, 0.75) == pytest.approx(-(0.75 * math.log(0.8) + 0.25 * math.log(0.2)))
+    assert cross_entropy(800.0, 0.0) == 800.0
+    assert cross_entropy(-800.0, 0.0) == 0.0
+
+
+def test_temperature_makes_a_share_right_as_often_as_it_says():
+    # log 9 says 90 %, three of four are right: log 9 / T = log 3, so T = 2
+    logits = [math.log(9)] * 4 + [-math.log(9)] * 4
+    targets = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    assert fit_temperature(logits, targets, [1.0] * 8) == pytest.approx(2.0, rel=1e-4)
+    # the same by weights, and by soft targets
+    weights = [3.0, 1.0]
+    assert fit_temperature([math.log(9)] * 2, [1.0, 0.0], weights) == pytest.approx(2.0, rel=1e-4)
+    assert fit_temperature([math.log(9), -math.log(9)], [0.75, 0.25], [1.0, 1.0]) == pytest.approx(2.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets"),
+    [
+        ([], []),
+        ([1.0, -1.0], [1.0, 1.0]),  # all alike
+        ([1.0, -1.0], [1.0, 0.0]),  # certainty fits best
+        ([1.0, -1.0], [0.0, 1.0]),  # the wrong order: nothing fits better than knowing nothing
+        ([0.0, 0.0], [1.0, 0.0]),
+    ],
+)
+def test_no_temperature_is_better_than_a_silly_one(logits, targets):
+    assert fit_temperature(logits, targets, [1.0] * len(logits)) is None
+
+
+def test_verdicts_that_weigh_nothing_do_not_count_for_the_temperature():
+    assert fit_temperature([1.0, -1.0], [1.0, 0.0], [1.0, 0.0]) is None

@@ -124,16 +124,6 @@ def test_smaller_passes_through_the_network_give_the_same_step(llama):
     assert results[0].history[0].gradient_norm == pytest.approx(results[1].history[0].gradient_norm, rel=1e-4)
 
 
-def test_every_epoch_takes_every_comparison_once_and_parts_of_epochs_are_allowed():
-    settings = RewardModelSettings(epochs=2, comparisons_per_step=4)
-    order = reward_training._order(10, 5, settings)
-    flat = [place for step in order for place in step]
-    assert sorted(flat[:10]) == sorted(flat[10:]) == list(range(10))
-    assert flat[:10] != flat[10:]
-    half = reward_training._order(10, 2, RewardModelSettings(epochs=0.5, comparisons_per_step=4))
-    assert [len(step) for step in half] == [4, 1]
-
-
 # Stopping
 
 

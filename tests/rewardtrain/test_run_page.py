@@ -185,6 +185,18 @@ def test_a_reward_model_has_its_own_figures(manager, project):
     assert "Best paid" not in body
 
 
+def test_a_rule_model_has_its_own_figures(manager, project):
+    run = by_command(project, kind="rule_model")
+    names = {"rule/loss": 1.2, "rule/rule_loss": 0.6, "rule/held_out": 0.65, "rule/learning_rate": 1e-4}
+    MetricPoint.objects.bulk_create(
+        MetricPoint(run=run, step=1, name=name, value=value) for name, value in names.items()
+    )
+    assert titles(run) == ["Loss", "Loss of rules alone", "Held-out verdicts, cross entropy", "Learning rate"]
+    body = manager.get(address(run)).content.decode()
+    assert f"Run {run.pk}: Rule model" in body
+    assert "<b>0.650</b>" in body
+
+
 # As numbers
 
 

@@ -195,7 +195,7 @@ def other_base(kind: str, base: Path, keeper: StateKeeper) -> None:
     if kind == "policy":
         learn_policy(base, keeper, network=make_llama(seed=7))
     else:
-        learn_rewards(save_base(base.parent / "seven", make_gpt2(seed=7, dropout=0.1), make_tokenizer()), keeper)
+        TRAINERS[kind](save_base(base.parent / "seven", make_gpt2(seed=7, dropout=0.1), make_tokenizer()), keeper)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,10 @@ def test_a_network_with_a_weight_that_is_none_is_never_handed_on(kind, bases, mo
             optimizer.param_groups[0]["params"][0].view(-1)[0] = math.nan
 
     monkeypatch.setattr(torch.optim.AdamW, "step", poisoned)
-    one_step = {"reward model": {"epochs": 0.2}, "policy": {"updates": 1, "passes": 1, "minibatch_size": 8}}
+    one_step = {
+        "reward model": {"epochs": 0.2}, "rule model": {"epochs": 0.2},
+        "policy": {"updates": 1, "passes": 1, "minibatch_size": 8},
+    }  # fmt: skip
     with pytest.raises(TrainingDiverged, match="no number"):
         TRAINERS[kind](bases[kind], None, dataclasses.replace(SETTINGS[kind], **one_step[kind]))
 

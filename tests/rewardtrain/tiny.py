@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from rewardtrain.reward_training import RankedComparison
+from rewardtrain.rule_training import JudgedDialogue, RuleVerdict
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<user>", "<bot>", "<system>"]
 TEMPLATE = (
@@ -126,3 +127,24 @@ def planted(count: int, seed: int, k: int = 4) -> list[RankedComparison]:
         ranks = [1 + sum(other > own for other in worth) for own in worth]
         comparisons.append(RankedComparison([user(f"say {rng.choice('xyz')}")], [[bot(t)] for t in texts], ranks))
     return comparisons
+
+
+LETTER_RULES = {letter: f"No {letter * 6}!" for letter in "abc"}
+
+
+def planted_verdicts(count: int, seed: int, *, rules: int = 2) -> list[JudgedDialogue]:
+    """Dialogues that break the rule against a letter by saying it often; judged by the probed rule and others.
+
+    rules  by how many of the three each dialogue is judged
+    """
+    rng = random.Random(seed)
+    found = []
+    for number in range(count):
+        probed = "abc"[number % 3]
+        said = rng.choice("abcxxx") if rng.random() < 0.5 else probed
+        text = "".join(rng.choices(f"{said}xyz", weights=(9, 1, 1, 1), k=rng.randint(4, 9)))
+        others = [letter for letter in "abc" if letter != probed]
+        asked = [probed, *rng.sample(others, rules - 1)]
+        verdicts = [RuleVerdict(key, LETTER_RULES[key], float(text.count(key) > 1)) for key in asked]
+        found.append(JudgedDialogue([user(f"say {probed}"), bot(text)], verdicts, probed))
+    return found
