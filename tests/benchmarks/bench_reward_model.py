@@ -58,6 +58,7 @@ def ours(options: dict[str, Any]) -> Work:
     from rewardtrain import reward_training
     from rewardtrain.lora import trainable_parameters
     from rewardtrain.optimizer import adamw
+    from rewardtrain.steps import update
 
     reward_model = our_reward_model(share_prefix=options["share_prefix"]).train()
     example = our_example(*comparison(options["k"]))
@@ -70,7 +71,7 @@ def ours(options: dict[str, Any]) -> Work:
         for step in range(STEPS):
             started = time.process_time()
             loss, _ = reward_training._backward(reward_model, [example], settings)
-            reward_training._update(optimizer, parameters, settings, loss, step)
+            update(optimizer, parameters, max_grad_norm=settings.max_grad_norm, loss=loss, step=step)
             seconds.append(time.process_time() - started)
         return seconds
 

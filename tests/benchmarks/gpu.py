@@ -175,6 +175,7 @@ def our_reward_step(options: dict[str, Any]) -> Callable[[], Measured]:
 
     from rewardtrain import reward_training
     from rewardtrain.lora import trainable_parameters
+    from rewardtrain.steps import update
 
     torch.manual_seed(0)
     network = LlamaModel(llama_config(**SIZES[options["size"]])).to(options["device"])
@@ -189,7 +190,7 @@ def our_reward_step(options: dict[str, Any]) -> Callable[[], Measured]:
 
     def work() -> int:
         loss, _ = reward_training._backward(reward_model, [our_example(prompt, replies)], settings)
-        reward_training._update(optimizer, parameters, settings, loss, 0)
+        update(optimizer, parameters, max_grad_norm=settings.max_grad_norm, loss=loss, step=0)
         return tokens
 
     return lambda: measured(options["device"], work)
