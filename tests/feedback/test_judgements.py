@@ -347,16 +347,17 @@ def test_where_probes_are_closed_nothing_is_judged(slot: Slot, project: Project)
 
 
 @pytest.mark.slow
-def test_of_two_thousand_assignments_none_is_ones_own_or_given_twice(project: Project) -> None:
-    """People probe and judge at random, skip, leave, come back, agree and change their minds."""
+@pytest.mark.parametrize("seed", range(8))
+def test_of_two_thousand_assignments_none_is_ones_own_or_given_twice(project: Project, seed: int) -> None:
+    """People probe and judge at random, skip, leave, come back, agree and change their minds: 250 in each of eight."""
     Project.objects.update(sensitive_per_day=10_000, other_rules_judged=3)
     project.refresh_from_db()
     make.make_rule_set(project, rules=6, sensitive=2, probe_quota=10_000)
-    rng = random.Random(11)
+    rng = random.Random(seed)
     people = [make.make_member(project, f"p{number}") for number in range(14)]
     seen: defaultdict[User, list[tuple[int, int]]] = defaultdict(list)
     assignments = 0
-    while assignments < 2000:
+    while assignments < 250:
         person = rng.choice(people)
         if rng.random() < 0.03:
             turn_mind(rng, person, project)
@@ -366,7 +367,7 @@ def test_of_two_thousand_assignments_none_is_ones_own_or_given_twice(project: Pr
         assignments += 1
         expect_fitting(given, person, seen)
         finish(rng, given)
-    assert Slot.objects.filter(work_item__kind="judge", state="filled").count() > 700
+    assert Slot.objects.filter(work_item__kind="judge", state="filled").count() > 60
     assert sound()
 
 
