@@ -110,7 +110,7 @@ def _measured(
     trained: rule_training.RuleTrainingResult, split: str, held_out: Sequence[rule_training.JudgedDialogue]
 ) -> dict[str, Any]:
     """What is reported of a rule model: AUC per rule, their means, and whether its probabilities mean what they say."""
-    from rewardtrain.rule_training import measure_rules
+    from rewardtrain.rule_report import measure_rules
 
     temperature = trained.rule_model.config.temperature if trained.is_calibrated else None
     measured: dict[str, Any] = {"measured_on": None, "held_out_dialogues": len(held_out), "temperature": temperature}

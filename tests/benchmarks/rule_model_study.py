@@ -33,7 +33,8 @@ from rewardtrain.seeds import stable_seed
 from tests.benchmarks.oracle_reward import STARTER, draw
 
 if TYPE_CHECKING:
-    from rewardtrain.rule_training import JudgedDialogue, RuleReport
+    from rewardtrain.rule_report import RuleReport
+    from rewardtrain.rule_training import JudgedDialogue
 
 JUDGES, OTHER_RULES, OTHER_JUDGES = 3, 3, 2
 ERRS = 1 / 7
@@ -161,7 +162,7 @@ def train(dialogues: Sequence[JudgedDialogue], settings: RuleModelSettings) -> t
 
 def with_rules(found: Sequence[Probe], test: Sequence[Probe], settings: RuleModelSettings) -> dict[str, Any]:
     """The rule model, told all rules."""
-    from rewardtrain.rule_training import measure_rules
+    from rewardtrain.rule_report import measure_rules
 
     rules = wordings()
     rule_model, seconds = train(judged(found, settings.seed, rules), settings)
@@ -179,7 +180,7 @@ def with_rules(found: Sequence[Probe], test: Sequence[Probe], settings: RuleMode
 
 def generic(found: Sequence[Probe], test: Sequence[Probe], settings: RuleModelSettings) -> dict[str, Any]:
     """The same network and dialogues, without rules."""
-    from rewardtrain.rule_training import rule_report
+    from rewardtrain.rule_report import rule_report
 
     rules = wordings()
     rule_model, seconds = train(without_rules(judged(found, settings.seed, rules)), settings)
@@ -206,7 +207,7 @@ def left_out_with_examples(
 def _without_two(
     found: Sequence[Probe], test: Sequence[Probe], settings: RuleModelSettings, rules: dict[str, str]
 ) -> dict[str, Any]:
-    from rewardtrain.rule_training import measure_rules
+    from rewardtrain.rule_report import measure_rules
 
     told = {key: wording for key, wording in rules.items() if key not in LEFT_OUT}
     dialogues = judged([probe for probe in found if probe.rule in told], settings.seed, told)

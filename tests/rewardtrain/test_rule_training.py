@@ -15,15 +15,14 @@ from rewardtrain.errors import NothingToLearn, TrainingDiverged
 from rewardtrain.hyperparameters import InvalidSettings, LoraSettings, RuleModelSettings
 from rewardtrain.metrics import cross_entropy
 from rewardtrain.rule_model import RuleModel
+from rewardtrain.rule_report import measure_rules, rule_report
 from rewardtrain.rule_training import (
     JudgedDialogue,
     RuleCuts,
     RuleTarget,
     RuleVerdict,
     aim_loss,
-    measure_rules,
     rule_loss,
-    rule_report,
     train_rule_model,
 )
 from tests.rewardtrain.tiny import (
