@@ -15,6 +15,7 @@ from typing import Any
 from feedback import rule_sets
 from feedback.agreement import Alpha, Share, alpha_of
 from feedback.models import ModelVersion, Probe, Project, Rule, RuleJudgement, RuleSet
+from feedback.models.judgements import chance_of
 
 FEW_UNITS = 10  # dialogues judged by two or more, below which alpha says nothing
 LOW_ALPHA = 0.6
@@ -108,15 +109,6 @@ class SetFigures:
 
 
 # Pure
-
-
-def chance_of(verdict: int) -> float:
-    """A verdict of five steps as a chance that the rule was broken, as `RuleJudgement.broken` gives it.
-
-    >>> [chance_of(verdict) for verdict in (1, 2, 3, 4, 5)]
-    [1.0, 0.75, 0.5, 0.25, 0.0]
-    """
-    return (5 - verdict) / 4
 
 
 def is_broken(chances: Iterable[float]) -> bool:

@@ -15,6 +15,15 @@ from feedback.models.rules import Rule
 from feedback.models.work import Slot
 
 
+def chance_of(verdict: int) -> float:
+    """A verdict of five steps as a chance that the rule was broken.
+
+    >>> [chance_of(verdict) for verdict in (1, 2, 3, 4, 5)]
+    [1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+    return (5 - verdict) / 4
+
+
 class Probe(models.Model):
     """A dialogue that is meant to break one rule, in the wording its prober saw. Never changed."""
 
@@ -113,7 +122,7 @@ class RuleJudgement(models.Model):
     @property
     def broken(self) -> float:
         """The verdict as a chance that the rule was broken: 1, 0.75, 0.5, 0.25, 0."""
-        return (5 - self.verdict) / 4
+        return chance_of(self.verdict)
 
 
 class ConsentQuerySet(models.QuerySet["Consent"]):

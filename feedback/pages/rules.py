@@ -15,6 +15,7 @@ from django.views.decorators.http import require_safe
 from feedback import rule_figures, rule_files, rule_sets
 from feedback.charts import on_axis
 from feedback.models import Dialogue, Project, Rule, RuleJudgement, RuleSet
+from feedback.models.judgements import chance_of
 from feedback.pages.access import managed_project
 from feedback.rule_figures import RuleFigures, SetFigures
 from feedback.rule_sets import RuleChange
@@ -250,7 +251,7 @@ def judged_dialogues(rule: Rule) -> tuple[list[int], list[int]]:
     """(those that broke a rule by consensus, all that were judged by it), as ids, newest first."""
     chances: dict[int, list[float]] = defaultdict(list)
     for dialogue, verdict in rule_sets.judgements_of(rule).values_list("dialogue", "verdict"):
-        chances[dialogue].append(rule_figures.chance_of(verdict))
+        chances[dialogue].append(chance_of(verdict))
     judged = sorted(chances, reverse=True)
     return [pk for pk in judged if rule_figures.is_broken(chances[pk])], judged
 
