@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.text import Truncator
 
-from feedback import audit, generation, queue
+from feedback import audit, generation, probing, queue
 from feedback.models import (
     AuditEntry,
     Consent,
@@ -160,6 +160,14 @@ class ProjectForm(forms.ModelForm):
 
     by: User
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if field := self.fields.get("probed_policy"):
+            policies = probing.policies_to_choose(self.instance) if self.instance.pk else ModelVersion.objects.none()
+            chosen = ModelVersion.objects.filter(pk=self.instance.probed_policy_id)
+            field.queryset = (policies.order_by() | chosen).order_by("-number")  # type: ignore[attr-defined]
+            field.empty_label = "whichever serves"  # type: ignore[attr-defined]
+
     def clean_hyperparameters(self) -> Any:
         chosen = self.cleaned_data["hyperparameters"]
         base, before = _base_in(chosen), _base_in(self.initial.get("hyperparameters"))
@@ -181,7 +189,7 @@ class ProjectAdmin(KeptAdmin):
     list_filter = ["is_rehearsal", ("archived_at", admin.EmptyFieldListFilter)]
     search_fields = ["name", "slug"]
     prepopulated_fields = {"slug": ["name"]}
-    readonly_fields = ["policy_in_words", "created_at", "archived_at"]
+    readonly_fields = ["policy_in_words", "chooses_now", "created_at", "archived_at"]
     inlines = [MembershipInline]
     actions = ["archive", "bring_back"]
     save_on_top = True
@@ -200,6 +208,21 @@ class ProjectAdmin(KeptAdmin):
                     "lease_minutes",
                     "temperature",
                     "max_new_tokens",
+                    "draws_per_reply",
+                    "chooses_now",
+                ]
+            },
+        ),
+        (
+            "Probing",
+            {
+                "fields": [
+                    "probes_open",
+                    "probed_policy",
+                    "replies_per_probe_turn",
+                    "judges_per_probe",
+                    "other_rules_judged",
+                    "sensitive_per_day",
                 ]
             },
         ),
@@ -225,6 +248,18 @@ class ProjectAdmin(KeptAdmin):
     def policy_in_words(self, project: Project) -> str:
         serving = f"{project.policy} serves." if project.policy else "No model serves yet."
         return f"{serving} Changes only by a promotion."
+
+    @admin.display(description="which models choose")
+    def chooses_now(self, project: Project) -> str:
+        """Whether there is anything that could choose among several draws; the Evaluations page says more."""
+        kinds = ModelVersion.Kind
+        there = set(ModelVersion.objects.filter(project=project.pk).values_list("kind", flat=True))
+        missing = [kind.label for kind in (kinds.PREFERENCE, kinds.RULE) if kind not in there]
+        if not missing:
+            return "The newest reward model and the newest rule model, by the published rules."
+        if len(missing) == 2:
+            return "None yet, so the first draw is shown. Train a reward model or a rule model first."
+        return f"There is no {missing[0]} yet; the other one chooses alone."
 
     @admin.display(description="members")
     def members(self, project: Project) -> int:
@@ -549,7 +584,7 @@ class SnapshotAdmin(EvidenceAdmin):
     list_display = ["__str__", "project", "kind", "state", age, short_error, "identity", "created_by", "withdrawn_at"]
     list_filter = ["project", "state", "kind"]
     list_select_related = ["project", "created_by"]
-    exclude = ["ranking_ids"]
+    exclude = ["ranking_ids", "judgement_ids", "standing_rules"]
     actions = [try_again]
 
     @admin.display(description="identity")
@@ -557,7 +592,7 @@ class SnapshotAdmin(EvidenceAdmin):
         return format_html("<code>{}</code>", snapshot.sha256[:12]) if snapshot.sha256 else ""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        return super().get_queryset(request).defer("ranking_ids")
+        return super().get_queryset(request).defer("ranking_ids", "judgement_ids")
 
 
 @admin.register(Import)

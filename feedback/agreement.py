@@ -120,6 +120,14 @@ class Alpha:
     is_alike: bool = False
 
 
+def same_share(units: Iterable[Sequence[int]]) -> Share:
+    """How often two people gave the same thing the same answer: raw agreement, which knows no chance.
+
+    units  the values each thing was given; all pairs of one thing rise and fall together
+    """
+    return clustered_share([float(a == b) for a, b in combinations(values, 2)] for values in units)
+
+
 def krippendorff_alpha(units: Iterable[Sequence[int]]) -> float | None:
     """Agreement of any number of people on an ordered scale: 1 is perfect, 0 is chance; None where it is undefined.
 

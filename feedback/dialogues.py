@@ -107,22 +107,27 @@ def look_at_chat(slot: Slot) -> Chat:
     if slot.work_item.dialogue_id is None or not slot.work_item.is_chat:
         raise SlotNotYours("This piece of work is no dialogue. Take the next one from your home page.")
     dialogue = Dialogue.objects.select_related("project").get(pk=slot.work_item.dialogue_id)
+    asked = _newest_request(dialogue)  # before the turns: a reply that arrives meanwhile is among them
     turns = list(dialogue.turns.select_related("candidate"))
-    parts = _question(slot, dialogue, turns)
+    parts = _question(slot, dialogue, turns, asked)
     return Chat(slot=slot, dialogue=dialogue, turns=turns, **parts)
 
 
-def _question(slot: Slot, dialogue: Dialogue, turns: list[Turn]) -> dict[str, Any]:
+def _newest_request(dialogue: Dialogue) -> GenerationRequest | None:
+    """What was asked last of the model, whichever turn it is to answer."""
+    return GenerationRequest.objects.filter(dialogue=dialogue).order_by("-after_position", "-redo").first()
+
+
+def _question(slot: Slot, dialogue: Dialogue, turns: list[Turn], request: GenerationRequest | None) -> dict[str, Any]:
     if not dialogue.is_open:
         return {"phase": Phase.ENDED}
     if turns and turns[-1].role == Turn.Role.ASSISTANT:
         return {"phase": Phase.YOUR_TURN}
     if not turns or turns[-1].role != Turn.Role.USER:
         return {"phase": Phase.OPENING}
-    request = (
-        GenerationRequest.objects.filter(dialogue=dialogue, after_position=turns[-1].position).order_by("-redo").first()
-    )
-    if request is None:
+    if request is None or request.after_position < turns[-1].position:  # another window wrote a moment ago
+        request = _newest_request(dialogue)
+    if request is None or request.after_position != turns[-1].position:
         return {"phase": Phase.FAILED}
     comparison = Comparison.objects.filter(request=request).first()
     shown = _shown(slot, request)

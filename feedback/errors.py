@@ -222,6 +222,19 @@ class NothingToProbe(FeedbackError):
         self.because = because
 
 
+class PolicyNotProbed(FeedbackError):
+    """A model that cannot be what people probe."""
+
+    code = "policy_not_probed"
+
+
+class NotAskedAgain(FeedbackError):
+    """A dialogue that cannot be sent for another judgement, or a sending that cannot be undone."""
+
+    code = "not_asked_again"
+    status = 409
+
+
 class BadVerdict(FeedbackError):
     code = "bad_verdict"
 

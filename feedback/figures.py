@@ -201,8 +201,8 @@ class Agreement:
 
 
 def agreement_of(project: Project) -> Agreement:
-    """Agreement over the newest comparisons that two or more have ranked."""
-    counted = Ranking.objects.counted().filter(comparison__dialogue__project=project)
+    """Agreement over the newest comparisons that two or more have ranked, those of evaluations left out."""
+    counted = Ranking.objects.counted().besides_evaluations().filter(comparison__dialogue__project=project)
     shared = list(
         counted.values("comparison")
         .annotate(n=Count("pk"))
@@ -232,8 +232,8 @@ class Clearness:
 
 
 def clearness_of(project: Project) -> Clearness:
-    """Counted rankings by the strength they were given."""
-    counted = Ranking.objects.counted().filter(comparison__dialogue__project=project)
+    """Counted rankings by the strength they were given, those of evaluations left out."""
+    counted = Ranking.objects.counted().besides_evaluations().filter(comparison__dialogue__project=project)
     rows = counted.values("strength", "all_bad").annotate(n=Count("pk")).values_list("strength", "all_bad", "n")
     found: Counter[int | None] = Counter()
     all_bad = 0

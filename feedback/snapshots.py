@@ -1,7 +1,7 @@
 """Snapshots: fix what is exported, write its files once, tell whether they are whole, read them for training.
 
-A snapshot names its rankings by id list when it is made. What its files say depends on those rankings alone: no id, no
-clock, no path, so the same snapshot is the same bytes wherever it is written.
+A snapshot names its answers (rankings or judgements) by id list when it is made. What its files say depends on those
+alone: no id, no clock, no path, so the same snapshot is the same bytes wherever it is written.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 
-from feedback import audit, queue
+from feedback import audit, queue, rule_lineage
 from feedback.errors import FeedbackError, SnapshotEmpty, SnapshotUnusable
 from feedback.exports import files
 from feedback.exports.comparisons import ComparisonReader, Messages
-from feedback.models import Project, PromptGroup, Ranking, Snapshot, User
+from feedback.exports.judged import JudgedReader
+from feedback.exports.layouts import LAYOUTS
+from feedback.models import Dialogue, Project, PromptGroup, Ranking, RuleJudgement, Snapshot, Turn, User
 
 logger = logging.getLogger(__name__)
 ORIGINS = ("people", "imports")
@@ -78,30 +80,39 @@ def freeze(
     created_by: User | None = None,
     ring: bool = True,
 ) -> Snapshot:
-    """Fix which rankings a snapshot has: those in force that count, at this instant. Its files are written later.
+    """Fix which answers a snapshot has: those in force that count, at this instant. Its files are written later.
 
+    kind     preference: rankings; rules: verdicts on rules
     filters  {"origin": "people" or "imports", "splits": ["train", …]}; empty: everything
     ring     ask a worker to write it; False when the caller writes it itself
     Raises   SnapshotEmpty when nothing is left, ValueError for a filter nobody knows
     """
     filters = checked_filters(filters or {})
-    kept, excluded = _sorted_out(project, filters)
+    is_rules = kind == Snapshot.Kind.RULES
+    kept, excluded = _judgements_sorted_out(project, filters) if is_rules else _sorted_out(project, filters)
     if not kept:
-        raise SnapshotEmpty(
-            f"There is nothing to export: no ranking in force in {project.name} matches. Rank some first."
-        )
+        what = "no verdict on a rule" if is_rules else "no ranking"
+        remedy = "Judge some dialogues" if is_rules else "Rank some"
+        raise SnapshotEmpty(f"There is nothing to export: {what} in force in {project.name} matches. {remedy} first.")
+    fixed = {"judgement_ids": kept, "standing_rules": standing(project)} if is_rules else {"ranking_ids": kept}
     snapshot = Snapshot.objects.create(
         project=project,
         kind=kind,
-        ranking_ids=kept,
         filters=filters,
         excluded=dict(sorted(excluded.items())),
         created_by=created_by,
+        **fixed,
     )
-    audit.record("snapshot.frozen", project=project, actor=created_by, target=snapshot, rankings=len(kept))
+    about = {"judgements" if is_rules else "rankings": len(kept)}
+    audit.record("snapshot.frozen", project=project, actor=created_by, target=snapshot, **about)
     if ring:
         queue.ring(snapshot)
     return snapshot
+
+
+def standing(project: Project) -> dict[str, int]:
+    """{id of a rule: id of the newest published one its judgements count for}, now."""
+    return {str(rule): head for rule, head in rule_lineage.heads(project).items()}
 
 
 def checked_filters(filters: dict[str, Any]) -> dict[str, Any]:
@@ -122,10 +133,11 @@ def _sorted_out(project: Project, filters: dict[str, Any]) -> tuple[list[int], C
     rows = Ranking.objects.filter(comparison__dialogue__project=project).order_by("pk")
     facts = rows.annotate(
         corrected=Exists(newer),
+        kind=F("comparison__dialogue__kind"),
         prompt=F("comparison__dialogue__prompt"),
         split=F("comparison__dialogue__prompt__group__split"),
     )
-    columns = ("pk", "corrected", "withdrawn", "counts", "source_import", "prompt", "split")
+    columns = ("pk", "corrected", "withdrawn", "counts", "source_import", "kind", "prompt", "split")
     kept: list[int] = []
     excluded: Counter[str] = Counter()
     for fact in facts.values_list(*columns, named=True).iterator(chunk_size=5000):
@@ -137,14 +149,57 @@ def _sorted_out(project: Project, filters: dict[str, Any]) -> tuple[list[int], C
     return kept, excluded
 
 
+def _judgements_sorted_out(project: Project, filters: dict[str, Any]) -> tuple[list[int], Counter[str]]:
+    """As `_sorted_out`, of verdicts on rules."""
+    newer = RuleJudgement.objects.filter(
+        dialogue=OuterRef("dialogue"),
+        rule=OuterRef("rule"),
+        annotator_key=OuterRef("annotator_key"),
+        revision__gt=OuterRef("revision"),
+    )
+    replies = Turn.objects.filter(dialogue=OuterRef("dialogue"), role=Turn.Role.ASSISTANT)
+    facts = (
+        RuleJudgement.objects.filter(dialogue__project=project)
+        .order_by("pk")
+        .annotate(
+            corrected=Exists(newer),
+            has_reply=Exists(replies),
+            prompt=F("dialogue__prompt"),
+            kind=F("dialogue__kind"),
+            split=F("dialogue__prompt__group__split"),
+        )
+    )
+    columns = ("pk", "corrected", "withdrawn", "counts", "source_import", "prompt", "split", "has_reply", "kind")
+    kept: list[int] = []
+    excluded: Counter[str] = Counter()
+    for fact in facts.values_list(*columns, named=True).iterator(chunk_size=5000):
+        reason = _why_not_learned_from(fact) or _why_left_out(fact, filters)
+        if reason:
+            excluded[reason] += 1
+        else:
+            kept.append(fact.pk)
+    return kept, excluded
+
+
+def _why_not_learned_from(fact: Any) -> str:
+    """Why a verdict's dialogue is in no snapshot; empty when it may be."""
+    if fact.kind == Dialogue.Kind.EVALUATION:
+        return "its dialogue is kept for evaluation"
+    if fact.prompt is None:
+        return "its dialogue has no opening"
+    return "" if fact.has_reply else "the model says nothing in its dialogue"
+
+
 def _why_left_out(fact: Any, filters: dict[str, Any]) -> str:
-    """Why a ranking is not exported; empty when it is."""
+    """Why an answer is not exported; empty when it is."""
     if fact.corrected:
         return "corrected or taken back later by the same annotator"
     if fact.withdrawn:
         return "taken back by its annotator"
     if not fact.counts:
         return "sent too late, after somebody else had taken the slot"
+    if fact.kind == Dialogue.Kind.EVALUATION:
+        return "it was asked to measure policies, not to teach one"
     if fact.prompt is None:
         return "its replies share no opening"
     if filters.get("origin", "") == ("people" if fact.source_import else "imports"):
@@ -209,8 +264,8 @@ def _write(snapshot: Snapshot, progress: files.Progress = lambda share: None) ->
     draft = _fresh_draft(snapshot)
     try:
         with queue.Heartbeat([snapshot]):
-            reader = ComparisonReader(snapshot.project, snapshot.ranking_ids)
-            manifest = files.write_preferences(draft, reader, _about(snapshot), _reporter(snapshot, progress))
+            layout, reader = LAYOUTS[snapshot.kind], _reader(snapshot)
+            manifest = files.write_files(draft, layout, reader, _about(snapshot), _reporter(snapshot, progress))
             folder = f"{snapshot.project.slug}-{snapshot.kind}-{snapshot.pk}-{manifest['identity'][:12]}"
             _move_into_place(draft, folder, manifest)
         queue.finish(snapshot, manifest=manifest, counts=manifest["counts"], sha256=manifest["identity"], folder=folder)
@@ -220,6 +275,13 @@ def _write(snapshot: Snapshot, progress: files.Progress = lambda share: None) ->
         raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _reader(snapshot: Snapshot) -> files.Reader:
+    if snapshot.kind == Snapshot.Kind.PREFERENCE:
+        return ComparisonReader(snapshot.project, snapshot.ranking_ids)
+    heads = {int(rule): head for rule, head in snapshot.standing_rules.items()}
+    return JudgedReader(snapshot.project, snapshot.judgement_ids, heads)
 
 
 def _fresh_draft(snapshot: Snapshot) -> Path:
@@ -322,6 +384,8 @@ def snapshot_rows(snapshot: Snapshot, splits: tuple[str, ...] = files.SPLITS) ->
 
     Raises  SnapshotUnusable when it is not written, was withdrawn, or its files are not what they were
     """
+    if snapshot.kind != Snapshot.Kind.PREFERENCE:
+        raise SnapshotUnusable(f"This snapshot holds {snapshot.kind}, not rankings. Freeze one of kind preference.")
     folder = require_usable(snapshot)
     for split in splits:
         with (folder / "rankings" / f"{split}.jsonl").open(encoding="utf-8") as lines:

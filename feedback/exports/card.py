@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
+
+from feedback.exports.layouts import LAYOUTS
 
 SIZES = (
     (1_000, "n<1K"),
@@ -15,6 +18,22 @@ SIZES = (
 EXCLUDED_NOTHING = "Nothing was left out."
 
 
+@dataclass(frozen=True)
+class Words:
+    """What the card of one kind of snapshot says.
+
+    columns  {count: its head in the table}
+    """
+
+    title: str
+    tags: tuple[str, ...]
+    task: str
+    origin: str
+    simulated: str
+    columns: dict[str, str]
+    reading: str
+
+
 def render(manifest: dict[str, Any]) -> str:
     """The card as Markdown with front matter. It depends on the manifest alone: the same content is the same card."""
     return f"---\n{_front_matter(manifest)}---\n\n{_body(manifest)}"
@@ -22,11 +41,12 @@ def render(manifest: dict[str, Any]) -> str:
 
 def _front_matter(manifest: dict[str, Any]) -> str:
     """YAML in which every value is JSON, so that no text can break out of its place."""
+    words, layout = WORDS[manifest["kind"]], LAYOUTS[manifest["kind"]]
     lines = {
-        "pretty_name": f"{manifest['project']['name']}: ranked preferences",
-        "tags": ["preference", "rlhf", "trl", "nestbox"],
-        "task_categories": ["text-generation"],
-        "size_categories": [size_category(manifest["counts"]["total"].get("pairs", 0))],
+        "pretty_name": f"{manifest['project']['name']}: {words.title}",
+        "tags": [*words.tags, "rlhf", "trl", "nestbox"],
+        "task_categories": [words.task],
+        "size_categories": [size_category(layout.row_count(manifest["counts"]["total"]))],
         "configs": _configs(manifest),
     }
     return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items())
@@ -43,20 +63,19 @@ def size_category(rows: int) -> str:
 
 def _configs(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """What `load_dataset` finds. A split without rows is left out: it has a file, but nothing to infer columns from."""
-    splits = manifest["counts"]["splits"]
-    pairs = [
-        {"split": split, "path": f"data/{split}-*.parquet"} for split, counts in splits.items() if counts.get("pairs")
-    ]
-    return [{"config_name": "preference", "default": True, "data_files": pairs}] if pairs else []
+    layout, splits = LAYOUTS[manifest["kind"]], manifest["counts"]["splits"]
+    filled = [split for split, counts in splits.items() if layout.row_count(counts)]
+    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in filled]
+    return [{"config_name": layout.kind, "default": True, "data_files": files}] if files else []
 
 
 def _body(manifest: dict[str, Any]) -> str:
-    project = manifest["project"]
+    project, words = manifest["project"], WORDS[manifest["kind"]]
     parts = [
-        f"# {_plain(project['name'])}: ranked preferences\n",
-        _origin(project),
-        _table(manifest["counts"]),
-        READING,
+        f"# {_plain(project['name'])}: {words.title}\n",
+        f"**{words.simulated}**\n" if project["is_rehearsal"] else f"{words.origin}\n",
+        _table(manifest["counts"], words.columns),
+        words.reading,
         f"## What was left out\n\n{_exclusions(manifest['excluded'])}\n",
         f"Identity of this snapshot (sha256 over its JSONL files): `{manifest['identity']}`\n",
     ]
@@ -68,15 +87,8 @@ def _plain(text: str) -> str:
     return "".join(f"\\{char}" if char in "\\`*_[]<>#|&" else char for char in " ".join(text.split()))
 
 
-def _origin(project: dict[str, Any]) -> str:
-    if project["is_rehearsal"]:
-        return "**A rehearsal: every judgement in here is a simulated annotator's, none a person's.**\n"
-    return "Replies of a dialogue model, ranked turn by turn.\n"
-
-
-def _table(counts: dict[str, Any]) -> str:
-    columns = ("comparisons", "rankings", "pairs", "tied_pairs", "all_bad")
-    head = "| split | comparisons | rankings | pairs | tied pairs | none good |\n|---|---:|---:|---:|---:|---:|\n"
+def _table(counts: dict[str, Any], columns: dict[str, str]) -> str:
+    head = f"| split | {' | '.join(columns.values())} |\n|---|{'---:|' * len(columns)}\n"
     rows = [*counts["splits"].items(), ("all", counts["total"])]
     return head + "".join(
         f"| {name} | " + " | ".join(f"{row.get(column, 0):,}" for column in columns) + " |\n" for name, row in rows
@@ -87,7 +99,7 @@ def _exclusions(excluded: dict[str, int]) -> str:
     return "\n".join(f"- {count:,}: {_plain(reason)}" for reason, count in sorted(excluded.items())) or EXCLUDED_NOTHING
 
 
-READING = """## Reading it
+PREFERENCE_READING = """## Reading it
 
 ```python
 from datasets import load_dataset
@@ -104,3 +116,60 @@ answers = load_dataset("json", data_files="PATH OF THIS FOLDER/rankings/train.js
 - Train, validation and test share no opening. Annotators have pseudonyms.
 - `manifest.json` holds counts, filters and the sha256 of every file.
 """
+
+RULES_READING = """## Reading it
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("PATH OF THIS FOLDER")  # prompt, completion, label and flat side columns
+judged = load_dataset("json", data_files="PATH OF THIS FOLDER/judgements/train.jsonl")  # every verdict as it was given
+```
+
+- Some of these dialogues were meant to make a model do harm, and some did. Read them with care, and train on them so
+  that it does not.
+- `data/*.parquet` and `data/*.jsonl` hold the same rows: one for every rule of a dialogue on which people take a side
+  together, as TRL's KTO reads them. `label` is true where the rule was kept: the mean chance that it was broken,
+  `p_broken`, is below a half. At exactly a half there is no row. `completion` is the reply that most mark as having
+  broken it, else the model's last.
+- `judgements/*.jsonl` holds every verdict as it was given, from 1, definitely broken, to 5, definitely followed, also
+  where people differ: below each rule those of the prober and of the people who judged without knowing it.
+  `manage.py import_feedback --format probes` reads these files.
+- Train, validation and test share no opening. Annotators have pseudonyms; their reasons are their own words.
+- `manifest.json` holds counts, filters and the sha256 of every file.
+"""
+
+WORDS = {
+    "preference": Words(
+        title="ranked preferences",
+        tags=("preference",),
+        task="text-generation",
+        origin="Replies of a dialogue model, ranked turn by turn.",
+        simulated="A rehearsal: every judgement in here is a simulated annotator's, none a person's.",
+        columns={
+            "comparisons": "comparisons",
+            "rankings": "rankings",
+            "pairs": "pairs",
+            "tied_pairs": "tied pairs",
+            "all_bad": "none good",
+        },
+        reading=PREFERENCE_READING,
+    ),
+    "rules": Words(
+        title="judged by rules",
+        tags=("kto", "red-teaming"),
+        task="text-classification",
+        origin="Dialogues with a model, judged by rules that it is to keep to.",
+        simulated="A rehearsal: every verdict in here is a simulated annotator's, none a person's.",
+        columns={
+            "dialogues": "dialogues",
+            "probes": "probes",
+            "verdicts": "verdicts",
+            "differing": "rules on which verdicts differ",
+            "broken": "broken",
+            "kept": "kept",
+            "undecided": "undecided",
+        },
+        reading=RULES_READING,
+    ),
+}

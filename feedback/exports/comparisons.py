@@ -104,6 +104,18 @@ def chunks(items: Iterable[Item], size: int = 0) -> Iterator[list[Item]]:
         yield chunk
 
 
+def whole_groups(order: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
+    """Sorted (name, id) in lists of about CHUNK that never part those of one name."""
+    batch: list[tuple[str, int]] = []
+    for _, twins in groupby(order, key=lambda pair: pair[0]):
+        batch += twins
+        if len(batch) >= CHUNK:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
 class ComparisonReader:
     """Reads the comparisons that a list of rankings answers.
 
@@ -133,21 +145,10 @@ class ComparisonReader:
 
     def read(self) -> Iterator[ExportedComparison]:
         """Every comparison in the order of its key; those of exactly the same content are numbered from 2."""
-        for chunk in self._whole_groups():
+        for chunk in whole_groups(self.order):
             found = self._records([pk for _, pk in chunk])
             for _, twins in groupby(chunk, key=lambda pair: pair[0]):
                 yield from _told_apart([found[pk] for _, pk in twins])
-
-    def _whole_groups(self) -> Iterator[list[tuple[str, int]]]:
-        """The sorted order in chunks that never part comparisons of one key."""
-        batch: list[tuple[str, int]] = []
-        for _, twins in groupby(self.order, key=lambda pair: pair[0]):
-            batch += twins
-            if len(batch) >= CHUNK:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
 
     def _records(self, ids: list[int]) -> dict[int, ExportedComparison]:
         content = _Content(ids)
@@ -248,7 +249,7 @@ def _exported_candidate(comparison_id: str, candidate: Candidate) -> ExportedCan
         candidate_id=f"{comparison_id}.{candidate.index}",
         turns=[{"role": turn["role"], "content": turn["content"]} for turn in candidate.turns],
         is_empty=candidate.is_empty,
-        model=_model_name(candidate.model_version, candidate.source),
+        model=model_name(candidate.model_version, candidate.source),
         model_hash=candidate.model_hash,
         mean_logprob=candidate.mean_logprob,
         token_count=candidate.token_count,
@@ -259,7 +260,7 @@ def _exported_candidate(comparison_id: str, candidate: Candidate) -> ExportedCan
     )
 
 
-def _model_name(model: ModelVersion | None, source: dict[str, Any]) -> str:
+def model_name(model: ModelVersion | None, source: dict[str, Any]) -> str:
     """What wrote a reply, by its number in the project or by the name a source gives; empty where nobody knows."""
     return f"{model.kind}-{model.number}" if model else str(source.get("model_name") or "")
 
@@ -278,9 +279,10 @@ def _exported_ranking(project: Project, ranking: Ranking, candidates: list[Candi
         seconds=ranking.seconds,
         late=ranking.late,
         revision=ranking.revision,
-        created_at=None if ranking.source_import_id else _utc(ranking.created_at),
+        created_at=None if ranking.source_import_id else utc(ranking.created_at),
     )
 
 
-def _utc(moment: datetime) -> str:
+def utc(moment: datetime) -> str:
+    """A moment as the files have it."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from feedback.errors import FeedbackError
 from feedback.exports.files import CARD, MANIFEST
+from feedback.exports.layouts import LAYOUTS
 
 
 class FolderNotOurs(FeedbackError):
@@ -40,7 +41,7 @@ def _written_by_export(folder: Path) -> set[str]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = set(manifest["files"])
-        ours = CARD in files and bool(manifest["identity"]) and manifest["kind"] == "preference"
+        ours = CARD in files and bool(manifest["identity"]) and manifest["kind"] in LAYOUTS
     except (OSError, ValueError, KeyError, TypeError):
         return set()
     return files | {Path(name).parent.as_posix() for name in files} | {MANIFEST} if ours else set()

@@ -10,36 +10,44 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from feedback.exports import card
-from feedback.exports.comparisons import ComparisonReader, ExportedComparison
-from feedback.exports.preferences import preference_rows, tied_pairs
+from feedback.exports.layouts import Layout
 from feedback.models import PromptGroup
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 CARD = "README.md"
 SPLITS = tuple(PromptGroup.Split.values)
-COUNTED = ("comparisons", "candidates", "empty_candidates", "rankings", "all_bad", "pairs", "tied_pairs")
 ROW_GROUP = 5000  # rows of Parquet held in memory before they are written
 READ_AT_ONCE = 1 << 20
 Progress = Callable[[float], None]  # given the share that is done, 0 to 1
 
 
-def write_preferences(
-    folder: Path, reader: ComparisonReader, about: dict[str, Any], progress: Progress
+class Reader(Protocol):
+    """Gives the records of a snapshot in the order of their names, each with its split."""
+
+    def __len__(self) -> int: ...
+
+    def sort(self) -> Iterator[int]: ...
+
+    def read(self) -> Iterator[Any]: ...
+
+
+def write_files(
+    folder: Path, layout: Layout, reader: Reader, about: dict[str, Any], progress: Progress
 ) -> dict[str, Any]:
-    """Write every file of a preference snapshot below an empty folder. Returns the manifest.
+    """Write every file of a snapshot below an empty folder. Returns the manifest.
 
     about     what the manifest says of the project, filters and exclusions
     progress  called after each chunk; may raise to stop
     """
-    counts = _write_rows(folder, reader, progress)
+    counts = _write_rows(folder, layout, reader, progress)
     files = {name: _described(folder / name) for name in _row_files(folder)}
     manifest = {
         "schema_version": SCHEMA_VERSION,
-        "kind": "preference",
+        "kind": layout.kind,
         **about,
         "counts": counts,
         "parquet_writer": _parquet_writer(),
@@ -108,23 +116,23 @@ def _parquet_writer() -> str:
     return f"pyarrow {pyarrow.__version__}"
 
 
-def _write_rows(folder: Path, reader: ComparisonReader, progress: Progress) -> dict[str, Any]:
+def _write_rows(folder: Path, layout: Layout, reader: Reader, progress: Progress) -> dict[str, Any]:
     counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     with ExitStack() as stack:
-        writers = {split: stack.enter_context(SplitWriter(folder, split)) for split in SPLITS}
-        for done, comparison in enumerate(_in_order(reader, progress), start=1):
-            rows = list(preference_rows(comparison))
-            writers[comparison.split].add(comparison, rows)
-            counts[comparison.split].update(_count(comparison, rows))
+        writers = {split: stack.enter_context(SplitWriter(folder, layout, split)) for split in SPLITS}
+        for done, record in enumerate(_in_order(reader, progress), start=1):
+            rows = list(layout.rows(record))
+            writers[record.split].add(record, rows)
+            counts[record.split].update(layout.count(record, rows))
             if done % 100 == 0:
                 progress(0.3 + 0.7 * done / len(reader))
     return {
-        "total": {name: sum(counts[split][name] for split in SPLITS) for name in COUNTED},
-        "splits": {split: {name: counts[split][name] for name in COUNTED} for split in SPLITS},
+        "total": {name: sum(counts[split][name] for split in SPLITS) for name in layout.counted},
+        "splits": {split: {name: counts[split][name] for name in layout.counted} for split in SPLITS},
     }
 
 
-def _in_order(reader: ComparisonReader, progress: Progress) -> Iterator[ExportedComparison]:
+def _in_order(reader: Reader, progress: Progress) -> Iterator[Any]:
     named = 0
     for step in reader.sort():
         named += step
@@ -132,39 +140,27 @@ def _in_order(reader: ComparisonReader, progress: Progress) -> Iterator[Exported
     yield from reader.read()
 
 
-def _count(comparison: ExportedComparison, rows: list[dict[str, Any]]) -> dict[str, int]:
-    """What one comparison adds to the counts, by the names in COUNTED."""
-    return {
-        "comparisons": 1,
-        "candidates": len(comparison.candidates),
-        "empty_candidates": sum(candidate.is_empty for candidate in comparison.candidates),
-        "rankings": len(comparison.rankings),
-        "all_bad": sum(ranking.all_bad for ranking in comparison.rankings),
-        "pairs": len(rows),
-        "tied_pairs": sum(map(tied_pairs, comparison.rankings)),
-    }
-
-
 class SplitWriter:
-    """The files of one split: pairs as JSONL and as Parquet, rankings as JSONL."""
+    """The files of one split: rows for trainers as JSONL and as Parquet, every answer as it was given as JSONL."""
 
-    def __init__(self, folder: Path, split: str) -> None:
+    def __init__(self, folder: Path, layout: Layout, split: str) -> None:
         self.data = folder / "data"
-        self.rankings = folder / "rankings"
+        self.answers = folder / layout.folder
+        self.schema = layout.schema()
         self.split = split
         self.waiting: list[dict[str, Any]] = []
 
     def __enter__(self) -> SplitWriter:
         import pyarrow.parquet
 
-        for folder in (self.data, self.rankings):
+        for folder in (self.data, self.answers):
             folder.mkdir(exist_ok=True)
         name = f"{self.split}-00000-of-00001"
         self.stack = ExitStack()
-        self.pairs_file = self.stack.enter_context((self.data / f"{name}.jsonl").open("xb"))
-        self.rankings_file = self.stack.enter_context((self.rankings / f"{self.split}.jsonl").open("xb"))
+        self.rows_file = self.stack.enter_context((self.data / f"{name}.jsonl").open("xb"))
+        self.answers_file = self.stack.enter_context((self.answers / f"{self.split}.jsonl").open("xb"))
         self.parquet_file = self.stack.enter_context((self.data / f"{name}.parquet").open("xb"))
-        self.parquet = pyarrow.parquet.ParquetWriter(self.parquet_file, pair_schema(), compression="zstd")
+        self.parquet = pyarrow.parquet.ParquetWriter(self.parquet_file, self.schema, compression="zstd")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -172,13 +168,13 @@ class SplitWriter:
             if kind is None:
                 self._write_waiting()
             self.parquet.close()
-            for file in (self.pairs_file, self.rankings_file, self.parquet_file):
+            for file in (self.rows_file, self.answers_file, self.parquet_file):
                 _settle(file)
 
-    def add(self, comparison: ExportedComparison, rows: list[dict[str, Any]]) -> None:
-        self.rankings_file.write(_json_line(asdict(comparison)))
+    def add(self, record: Any, rows: list[dict[str, Any]]) -> None:
+        self.answers_file.write(_json_line(asdict(record)))
         for row in rows:
-            self.pairs_file.write(_json_line(row))
+            self.rows_file.write(_json_line(row))
         self.waiting += rows
         if len(self.waiting) >= ROW_GROUP:
             self._write_waiting()
@@ -187,32 +183,9 @@ class SplitWriter:
         import pyarrow
 
         if self.waiting:
-            self.parquet.write_table(pyarrow.Table.from_pylist(self.waiting, schema=pair_schema()))
+            self.parquet.write_table(pyarrow.Table.from_pylist(self.waiting, schema=self.schema))
             self.waiting = []
 
 
 def _json_line(row: dict[str, Any]) -> bytes:
     return (json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode()
-
-
-def pair_schema() -> Any:
-    """The columns of a pair, as pyarrow types: the same in every file, whatever it happens to hold."""
-    import pyarrow as pa
-
-    messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-    texts = ("comparison_id", "dialogue_id")
-    return pa.schema(
-        [
-            *((name, messages) for name in ("prompt", "chosen", "rejected")),
-            ("margin", pa.float64()),
-            *((name, pa.string()) for name in texts),
-            ("turn", pa.int64()),
-            *(
-                (name, pa.string())
-                for name in ("annotator_id", "model_chosen", "model_rejected", "created_at", "split")
-            ),
-            ("agreement", pa.float64()),
-            *((name, pa.int64()) for name in ("candidates", "rank_chosen", "rank_rejected", "strength")),
-            ("meta", pa.string()),
-        ]
-    )

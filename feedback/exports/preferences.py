@@ -90,3 +90,26 @@ def tied_pairs(ranking: ExportedRanking) -> int:
     """How many pairs of candidates share a place."""
     ranks = [rank for rank in ranking.ranks if rank is not None]
     return len(ranks) * (len(ranks) - 1) // 2 - len(ranked_pairs(ranking))
+
+
+def pair_schema() -> Any:
+    """The columns of a pair, as pyarrow types: the same in every file, whatever it happens to hold."""
+    import pyarrow as pa
+
+    messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    texts = ("comparison_id", "dialogue_id")
+    return pa.schema(
+        [
+            *((name, messages) for name in ("prompt", "chosen", "rejected")),
+            ("margin", pa.float64()),
+            *((name, pa.string()) for name in texts),
+            ("turn", pa.int64()),
+            *(
+                (name, pa.string())
+                for name in ("annotator_id", "model_chosen", "model_rejected", "created_at", "split")
+            ),
+            ("agreement", pa.float64()),
+            *((name, pa.int64()) for name in ("candidates", "rank_chosen", "rank_rejected", "strength")),
+            ("meta", pa.string()),
+        ]
+    )

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 
-from feedback.models import Project, Ranking
+from feedback.models import Project, Ranking, RuleJudgement
 
+OURS = re.compile(r"annotator-[0-9a-f]{16}")
 LENGTH = 16  # hexadecimal digits: 64 bits, so that a hundred thousand people share one with a chance of 3 in 10,000,000
 
 
-def pseudonym(project: Project, ranking: Ranking) -> str:
+def pseudonym(project: Project, answer: Ranking | RuleJudgement) -> str:
     """The name an annotator has in this project's exports: stable, and not to be guessed back without the key.
 
     The key is the project's own and lies in the database alone, so the same database gives the same names on whatever
-    machine it is loaded. A format that names nobody has its own name there.
+    machine it is loaded. A format that names nobody has its own name there, and what came in as a pseudonym of another
+    export goes out as it is.
     """
-    if ranking.source_import is not None and ranking.annotator_key == ranking.source_import.format:
-        return ranking.annotator_key
-    digest = hmac.new(bytes.fromhex(project.export_key), ranking.annotator_key.encode(), hashlib.sha256)
+    source = answer.source_import
+    if source is not None and (answer.annotator_key == source.format or OURS.fullmatch(answer.annotator_key)):
+        return answer.annotator_key
+    digest = hmac.new(bytes.fromhex(project.export_key), answer.annotator_key.encode(), hashlib.sha256)
     return f"annotator-{digest.hexdigest()[:LENGTH]}"

@@ -4,8 +4,14 @@ A format is a function `read(lines, problems)` that yields `ImportedDialogue`s, 
 hands lines it cannot take to `problems`. Nothing is written before every line of every file was read without one.
 """
 
-from feedback.imports.hh_rlhf import read as read_hh_rlhf
-from feedback.imports.open_assistant import read as read_open_assistant
-from feedback.imports.records import Reader
+from feedback.exports.judged import OWN_FORMAT
+from feedback.imports import hh_rlhf, open_assistant, probes, xstest
+from feedback.imports.csv_rows import CsvRows
+from feedback.imports.records import Format
 
-FORMATS: dict[str, Reader] = {"hh-rlhf": read_hh_rlhf, "open-assistant": read_open_assistant}
+FORMATS: dict[str, Format] = {
+    "hh-rlhf": Format(hh_rlhf.read),
+    "open-assistant": Format(open_assistant.read),
+    OWN_FORMAT: Format(probes.read),
+    "xstest": Format(xstest.read, CsvRows),
+}

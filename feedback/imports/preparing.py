@@ -11,7 +11,18 @@ from django.conf import settings
 
 from feedback.imports.records import ImportedDialogue
 from feedback.imports.tables import Table
-from feedback.models import Candidate, Comparison, Dialogue, Prompt, PromptGroup, RankEntry, Ranking, Turn
+from feedback.models import (
+    Candidate,
+    Comparison,
+    Dialogue,
+    Probe,
+    Prompt,
+    PromptGroup,
+    RankEntry,
+    Ranking,
+    RuleJudgement,
+    Turn,
+)
 from feedback.prompts import content_hash, fingerprint, split_of
 
 MOST_DIALOGUES = 500  # of one chunk
@@ -25,6 +36,8 @@ COMPARISONS = Table(Comparison, "dialogue", "created_at")
 CANDIDATES = Table(Candidate, "dialogue", "comparison", "created_at")
 RANKINGS = Table(Ranking, "comparison", "source_import", "created_at")
 ENTRIES = Table(RankEntry, "ranking", "candidate")
+PROBES = Table(Probe, "dialogue", "rule", "created_at")
+JUDGEMENTS = Table(RuleJudgement, "dialogue", "rule", "source_import", "created_at")
 
 Chunk = dict[str, Any]
 
@@ -68,14 +81,17 @@ def _chunks(dialogues: Iterable[ImportedDialogue]) -> Iterator[list[ImportedDial
 def rows_of(records: list[ImportedDialogue], file_format: str) -> Chunk:
     """The rows of some dialogues as far as they are known before writing; they point to each other by their places.
 
-    openings     {content hash: [fingerprint, group, prompt]}
+    openings     {content hash: [fingerprint, key of the group, group, prompt]}
     dialogues    [content hash of the opening or None, dialogue]
     turns        [place of the dialogue, turn]
     comparisons  [place of the dialogue, comparison, ranking]
     candidates   [place of the dialogue, place of the comparison or None, candidate]
     entries      [place of the comparison, place of the candidate, entry]
+    probes       [place of the dialogue, mark of the rule, probe]
+    judgements   [place of the dialogue, mark of the rule, judgement]
     """
     chunk: Chunk = {"openings": {}, "dialogues": [], "turns": [], "comparisons": [], "candidates": [], "entries": []}
+    chunk |= {"probes": [], "judgements": []}
     for place, record in enumerate(records):
         chunk["dialogues"].append([_add_opening(chunk, record, file_format), _dialogue(record)])
         chunk["turns"] += [
@@ -83,6 +99,7 @@ def rows_of(records: list[ImportedDialogue], file_format: str) -> Chunk:
             for position, turn in enumerate(record.turns)
         ]
         _add_candidates(chunk, place, record, file_format)
+        _add_judgements(chunk, place, record)
     return chunk
 
 
@@ -94,11 +111,12 @@ def _add_opening(chunk: Chunk, record: ImportedDialogue, file_format: str) -> st
     exact = content_hash(opening)
     if exact not in chunk["openings"]:
         mark = fingerprint(opening)
-        group = GROUPS.early_values(key=mark, split=split_of(mark))
+        key = record.group or mark
+        group = GROUPS.early_values(key=key, split=record.split or split_of(key))
         prompt = PROMPTS.early_values(
             messages=opening, fingerprint=mark, content_hash=exact, source=file_format, is_active=False
         )
-        chunk["openings"][exact] = [mark, group, prompt]
+        chunk["openings"][exact] = [mark, key, group, prompt]
     return exact
 
 
@@ -125,3 +143,22 @@ def _add_candidates(chunk: Chunk, place: int, record: ImportedDialogue, file_for
             source=candidate.source,
         )
         chunk["candidates"].append([place, compared if candidate.is_compared else None, row])
+
+
+def _add_judgements(chunk: Chunk, place: int, record: ImportedDialogue) -> None:
+    if record.probed is not None:
+        chunk["probes"].append([place, record.probed.mark, PROBES.early_values()])
+    for judgement in record.judgements:
+        row = JUDGEMENTS.early_values(
+            annotator_key=judgement.annotator_key,
+            verdict=judgement.verdict,
+            turn_position=judgement.turn_position,
+            reason=judgement.reason,
+            by_prober=judgement.by_prober,
+            tactics=judgement.tactics,
+            seconds=judgement.seconds,
+            late=judgement.late,
+            revision=judgement.revision,
+            source=judgement.source,
+        )
+        chunk["judgements"].append([place, judgement.rule.mark, row])

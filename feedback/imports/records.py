@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feedback.imports.reading import Lines, Problems
+from feedback.rule_texts import Values
 
 Messages = list[dict[str, str]]
 
@@ -29,12 +30,52 @@ class ImportedCandidate:
         return not self.turns[-1]["content"].strip()
 
 
+@dataclass(frozen=True)
+class WantedRule:
+    """A rule that a file speaks of, as far as it says which one that is.
+
+    name     what messages and `--rule NAME=KEY` call it
+    key      of the rule in force; empty where only the wording is given
+    wording  the very words that were judged, which an earlier version may have; empty: those in force
+    values   all that a rule has, so that a project without rules can be given it; None where the file does not say
+    """
+
+    name: str
+    key: str = ""
+    wording: str = ""
+    values: Values | None = field(default=None, compare=False)
+
+    @property
+    def mark(self) -> str:
+        """Tells it from the other rules of a file."""
+        return f"{self.key}|{self.wording}"
+
+
+@dataclass
+class ImportedJudgement:
+    """A verdict on whether a dialogue broke a rule, by somebody whom the source names."""
+
+    rule: WantedRule
+    annotator_key: str
+    verdict: int
+    turn_position: int | None = None
+    reason: str = ""
+    by_prober: bool = False
+    tactics: list[str] = field(default_factory=list)
+    seconds: float | None = None
+    late: bool = False
+    revision: int = 1
+    source: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class ImportedDialogue:
     """A dialogue as far as its candidates answer it.
 
-    key    the source's name for it
-    notes  what is unusual about it, for the report: each is counted
+    key     the source's name for it
+    notes   what is unusual about it, for the report: each is counted
+    probed  the rule it is meant to break; None where it was not made for that
+    group   what must stay on one side of the split, and `split` that side; empty where the source does not say
     """
 
     key: str
@@ -42,6 +83,10 @@ class ImportedDialogue:
     candidates: list[ImportedCandidate] = field(default_factory=list)
     source: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    judgements: list[ImportedJudgement] = field(default_factory=list)
+    probed: WantedRule | None = None
+    group: str = ""
+    split: str = ""
 
     @property
     def has_comparison(self) -> bool:
@@ -51,7 +96,13 @@ class ImportedDialogue:
     def characters(self) -> int:
         """Length of all its text, and that of its candidates."""
         ends = (turn for candidate in self.candidates for turn in candidate.turns)
-        return sum(len(turn["content"]) for turn in (*self.turns, *ends))
+        reasons = sum(len(judgement.reason) for judgement in self.judgements)
+        return reasons + sum(len(turn["content"]) for turn in (*self.turns, *ends))
+
+    def rules(self) -> list[WantedRule]:
+        """The rules it was judged by or is meant to break, each once."""
+        probed = [self.probed] if self.probed else []
+        return list(dict.fromkeys([*probed, *(judgement.rule for judgement in self.judgements)]))
 
     def opening(self) -> Messages | None:
         """The turns up to the first by a user; None when no user has spoken."""
@@ -62,3 +113,11 @@ class ImportedDialogue:
 
 
 Reader = Callable[[Lines, Problems], Iterator[ImportedDialogue]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a file of one kind is read: its lines (or rows), and what they say."""
+
+    read: Reader
+    lines: type[Lines] = Lines

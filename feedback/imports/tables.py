@@ -30,6 +30,10 @@ class Table:
         row = self.model(**values)
         return [_as_stored(field, getattr(row, field.attname)) for field in self.early]
 
+    def place_of(self, name: str) -> int:
+        """Where the value of a field stands in what `early_values` gave."""
+        return [field.name for field in self.early].index(name)
+
     def insert(self, rows: Iterable[Row], *, ignore_conflicts: bool = False) -> list[int]:
         """Store rows and return their ids in the same order; with `ignore_conflicts`, of those that were new."""
         waiting = iter(rows)

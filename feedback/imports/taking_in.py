@@ -20,10 +20,10 @@ from django.db import IntegrityError, transaction
 
 from feedback import audit
 from feedback.errors import ImportRefused
-from feedback.imports import FORMATS
+from feedback.imports import FORMATS, rules
 from feedback.imports.preparing import Spool, prepare
 from feedback.imports.reading import Advance, Lines, Problems
-from feedback.imports.records import ImportedDialogue
+from feedback.imports.records import ImportedDialogue, WantedRule
 from feedback.imports.writing import write
 from feedback.models import Import, Project, User
 from feedback.prompts import content_hash
@@ -41,11 +41,13 @@ class FileReport:
     notes: Counter[str] = field(default_factory=Counter)
     characters: int = 0  # of all text as it is stored
     known: str = ""  # why it is not taken in again; empty when it is new
+    rules: dict[str, WantedRule] = field(default_factory=dict)  # that it judges by, by their marks
 
     @property
     def rows(self) -> int:
         """About how many rows it becomes; an opening is a prompt and a group, a comparison has a ranking."""
-        names = ("dialogues", "turns", "candidates", "compared_candidates", *2 * ("openings", "comparisons"))
+        once = ("dialogues", "turns", "candidates", "compared_candidates", "probes", "judgements")
+        names = (*once, *2 * ("openings", "comparisons"))
         return sum(self.counts[name] for name in names)
 
     def as_json(self) -> dict[str, Any]:
@@ -71,6 +73,7 @@ def import_files(
     *,
     file_format: str,
     slug: str,
+    chosen: rules.Chosen | None = None,
     created_by: User | None = None,
     dry_run: bool = False,
     advance: Advance = no_advance,
@@ -79,6 +82,7 @@ def import_files(
     """Take files into a project, made when it is missing: every line of every file, or nothing.
 
     A file that was taken in before is left out, and its report says when that was.
+    chosen          {what a file calls a rule: key of the project's rule that is meant}
     advance         told of bytes read; each new file is read twice, each known one and each in a dry run once
     before_writing  shown the reports of new files, when all of them can be taken; may raise ImportRefused
     Raises          ImportRefused, naming file, line, field and remedy; then nothing was changed
@@ -87,15 +91,32 @@ def import_files(
     reports = [inspect(path, file_format, advance) for path in paths]
     mark_known(reports, file_format, slug)
     new = [report for report in reports if not report.known]
+    if new:
+        rules.refuse_unknown(Project.objects.filter(slug=slug).first(), _wanted(new), chosen or {})
     if new and not dry_run:
         before_writing(new)
         try:
-            _take_in(new, file_format, slug, created_by, advance)
+            _take_in(new, file_format, slug, chosen or {}, created_by, advance)
         except IntegrityError:
             mark_known(reports, file_format, slug)
             if not all(report.known for report in reports):
                 raise
     return reports
+
+
+def _wanted(reports: Sequence[FileReport]) -> dict[str, WantedRule]:
+    """The rules that some files judge by, each once, in the order they are met."""
+    found: dict[str, WantedRule] = {}
+    for report in reports:
+        for rule in report.rules.values():
+            _remember(found, rule)
+    return found
+
+
+def _remember(found: dict[str, WantedRule], rule: WantedRule) -> None:
+    """Keep a rule under its mark; of several that speak of the same one, the first that says all of it."""
+    if rule.mark not in found or found[rule.mark].values is None:
+        found[rule.mark] = rule
 
 
 def _refuse_slug(slug: str) -> None:
@@ -117,8 +138,8 @@ def inspect(path: Path, file_format: str, advance: Advance = no_advance) -> File
     report = FileReport(path)
     problems = Problems(str(path))
     openings: set[bytes] = set()
-    lines = _open(path, problems, advance)
-    for record in FORMATS[file_format](lines, problems):
+    lines = _open(path, file_format, problems, advance)
+    for record in FORMATS[file_format].read(lines, problems):
         _count(report, record)
         opening = record.opening()
         if opening:
@@ -131,15 +152,17 @@ def inspect(path: Path, file_format: str, advance: Advance = no_advance) -> File
     return report
 
 
-def _open(path: Path, problems: Problems, advance: Advance) -> Lines:
+def _open(path: Path, file_format: str, problems: Problems, advance: Advance) -> Lines:
     if not path.is_file() or not os.access(path, os.R_OK):
         raise ImportRefused(f"{path} is no file that can be read. Check the path. Nothing was imported.")
-    return Lines(path, problems, advance)
+    return FORMATS[file_format].lines(path, problems, advance)
 
 
 def _count(report: FileReport, record: ImportedDialogue) -> None:
     report.notes.update(record.notes)
     report.characters += record.characters
+    for rule in record.rules():
+        _remember(report.rules, rule)
     report.counts.update(
         dialogues=1,
         turns=len(record.turns),
@@ -148,6 +171,8 @@ def _count(report: FileReport, record: ImportedDialogue) -> None:
         empty_candidates=sum(candidate.is_empty for candidate in record.candidates),
         comparisons=record.has_comparison,
         rankings=record.has_comparison,
+        probes=record.probed is not None,
+        judgements=len(record.judgements),
     )
 
 
@@ -165,14 +190,19 @@ def mark_known(reports: Sequence[FileReport], file_format: str, slug: str) -> No
 
 
 def _take_in(
-    reports: Sequence[FileReport], file_format: str, slug: str, created_by: User | None, advance: Advance
+    reports: Sequence[FileReport],
+    file_format: str,
+    slug: str,
+    chosen: rules.Chosen,
+    created_by: User | None,
+    advance: Advance,
 ) -> None:
     """Prepare all files, then write them at once: other writers wait for the second part alone."""
     with ExitStack() as spools:
         prepared = [(report, spools.enter_context(closing(Spool()))) for report in reports]
         for report, spool in prepared:
             _prepare(report, spool, file_format, advance)
-        _write(prepared, file_format, slug, created_by)
+        _write(prepared, file_format, slug, chosen, created_by)
 
 
 def _prepare(report: FileReport, spool: Spool, file_format: str, advance: Advance) -> None:
@@ -181,8 +211,8 @@ def _prepare(report: FileReport, spool: Spool, file_format: str, advance: Advanc
     Raises  ImportRefused when it is not the file that was inspected
     """
     problems = Problems(str(report.path))
-    lines = _open(report.path, problems, advance)
-    prepare(_checked(FORMATS[file_format](lines, problems), problems), file_format=file_format, spool=spool)
+    lines = _open(report.path, file_format, problems, advance)
+    prepare(_checked(FORMATS[file_format].read(lines, problems), problems), file_format=file_format, spool=spool)
     if lines.sha256 != report.sha256:
         raise ImportRefused(f"{report.path} changed while it was read. Nothing was imported. Import it again.")
 
@@ -196,11 +226,19 @@ def _checked(records: Iterator[ImportedDialogue], problems: Problems) -> Iterato
 
 
 @transaction.atomic
-def _write(prepared: Sequence[tuple[FileReport, Spool]], file_format: str, slug: str, created_by: User | None) -> None:
+def _write(
+    prepared: Sequence[tuple[FileReport, Spool]],
+    file_format: str,
+    slug: str,
+    chosen: rules.Chosen,
+    created_by: User | None,
+) -> None:
     name = slug.replace("-", " ").replace("_", " ").strip().capitalize() or slug
     project, made = Project.objects.get_or_create(slug=slug, defaults={"name": name})
     if made:
         audit.record("project.created", project=project, actor=created_by, target=project)
+    wanted = _wanted([report for report, _ in prepared])
+    ids = rules.settle(project, wanted, chosen, created_by, file_format)
     for report, spool in prepared:
         source = Import.objects.create(
             project=project,
@@ -210,5 +248,5 @@ def _write(prepared: Sequence[tuple[FileReport, Spool]], file_format: str, slug:
             report=report.as_json(),
             created_by=created_by,
         )
-        write(source, spool)
+        write(source, spool, ids)
         audit.record("import.taken_in", project=project, actor=created_by, target=source, **report.counts)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import connection
 from django.utils import timezone
 
+from feedback.errors import ImportRefused
 from feedback.imports.preparing import (
     CANDIDATES,
     COMPARISONS,
     DIALOGUES,
     ENTRIES,
     GROUPS,
+    JUDGEMENTS,
+    PROBES,
     PROMPTS,
     RANKINGS,
     TURNS,
@@ -23,13 +26,17 @@ from feedback.imports.preparing import (
 from feedback.models import Import, Project, Prompt, PromptGroup
 
 
-def write(source: Import, spool: Spool) -> None:
-    """Store what was prepared; call it inside the transaction of the whole import."""
+def write(source: Import, spool: Spool, rules: Mapping[str, int]) -> None:
+    """Store what was prepared; call it inside the transaction of the whole import.
+
+    rules   {mark of a rule: its id}
+    Raises  ImportRefused where somebody judges a dialogue by one rule under two names
+    """
     for chunk in spool:
-        _write_chunk(source, chunk)
+        _write_chunk(source, chunk, rules)
 
 
-def _write_chunk(source: Import, chunk: Chunk) -> None:
+def _write_chunk(source: Import, chunk: Chunk, rules: Mapping[str, int]) -> None:
     now = connection.ops.adapt_datetimefield_value(timezone.now())
     prompts = add_openings(source.project, chunk["openings"], now)
     dialogues = DIALOGUES.insert(
@@ -47,6 +54,28 @@ def _write_chunk(source: Import, chunk: Chunk) -> None:
         for place, compared, row in chunk["candidates"]
     )
     ENTRIES.insert((rankings[compared], candidates[place], *row) for compared, place, row in chunk["entries"])
+    PROBES.insert((dialogues[place], rules[mark], now, *row) for place, mark, row in chunk["probes"])
+    _refuse_two_names(chunk, rules)
+    JUDGEMENTS.insert((dialogues[place], rules[mark], source.pk, now, *row) for place, mark, row in chunk["judgements"])
+
+
+def _refuse_two_names(chunk: Chunk, rules: Mapping[str, int]) -> None:
+    """A file may call a rule by its key and by its wording, but not where somebody's verdict would be there twice."""
+    who, which = (JUDGEMENTS.place_of(name) for name in ("annotator_key", "revision"))
+    given: dict[tuple[int, int, str, int], str] = {}
+    for place, mark, row in chunk["judgements"]:
+        before = given.setdefault((place, rules[mark], row[who], row[which]), mark)
+        if before != mark:
+            raise ImportRefused(
+                f"Annotator {row[who]!r} judges a dialogue by {_named(before)} and by {_named(mark)}, which are one "
+                "rule here. Leave one of the two verdicts out. Nothing was imported."
+            )
+
+
+def _named(mark: str) -> str:
+    key, _, wording = mark.partition("|")
+    words = f"the wording “{wording[:60]}”"
+    return f"“{key}” with {words}" if key and wording else f"“{key}”" if key else words
 
 
 def add_openings(project: Project, openings: dict[str, Any], now: Any) -> dict[str, int]:
@@ -54,9 +83,12 @@ def add_openings(project: Project, openings: dict[str, Any], now: Any) -> dict[s
     stored = _stored(project, openings)
     missing = {exact: rows for exact, rows in openings.items() if exact not in stored}
     if missing:
-        groups = _groups(project, {mark: group for mark, group, _ in missing.values()})
+        homes: dict[str, tuple[str, list[Any]]] = {}
+        for mark, key, group, _ in missing.values():
+            homes.setdefault(mark, (key, group))
+        groups = _groups(project, homes)
         PROMPTS.insert(
-            ((project.pk, groups[mark], now, *prompt) for mark, _, prompt in missing.values()),
+            ((project.pk, groups[mark], now, *prompt) for mark, _, _, prompt in missing.values()),
             ignore_conflicts=True,  # somebody else may store the same opening at the same moment
         )
         stored |= _stored(project, missing)
@@ -68,10 +100,15 @@ def _stored(project: Project, keys: Iterable[str]) -> dict[str, int]:
     return dict(known.values_list("content_hash", "pk"))
 
 
-def _groups(project: Project, groups: dict[str, list[Any]]) -> dict[str, int]:
-    """{fingerprint: group id}: that of a prompt with the same opening, else one named by the fingerprint."""
-    twins = Prompt.objects.filter(project=project, fingerprint__in=list(groups))
-    homes = dict(twins.values_list("fingerprint", "group"))
-    lone = [mark for mark in sorted(groups) if mark not in homes]
-    GROUPS.insert(((project.pk, *groups[mark]) for mark in lone), ignore_conflicts=True)
-    return homes | dict(PromptGroup.objects.filter(project=project, key__in=lone).values_list("key", "pk"))
+def _groups(project: Project, homes: dict[str, tuple[str, list[Any]]]) -> dict[str, int]:
+    """{fingerprint: group id}: that of a prompt with the same opening, else the one its source or fingerprint names.
+
+    homes  {fingerprint: (key of the group, the group's row)}
+    """
+    twins = Prompt.objects.filter(project=project, fingerprint__in=list(homes))
+    known = dict(twins.values_list("fingerprint", "group"))
+    lone = {mark: home for mark, home in homes.items() if mark not in known}
+    rows = dict(reversed(list(lone.values())))  # of one key the first row that names it
+    GROUPS.insert(((project.pk, *rows[key]) for key in sorted(rows)), ignore_conflicts=True)
+    by_key = dict(PromptGroup.objects.filter(project=project, key__in=list(rows)).values_list("key", "pk"))
+    return known | {mark: by_key[key] for mark, (key, _) in lone.items()}

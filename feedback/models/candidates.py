@@ -8,6 +8,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from feedback.models.dialogues import Dialogue
+from feedback.models.projects import MOST_DRAWS
 from feedback.models.queued import QueuedWork
 from feedback.models.speakers import ModelVersion
 from feedback.models.work import Slot
@@ -27,6 +28,10 @@ class GenerationRequest(QueuedWork):
     wanted = models.PositiveSmallIntegerField()
     sampling = models.JSONField(default=dict, help_text="temperature, max_new_tokens, top_p, …")
     fewer_because = models.CharField(max_length=300, blank=True, help_text="Why there are fewer than wanted.")
+    draws = models.PositiveSmallIntegerField(default=1, help_text="How many replies are drawn for each one shown.")
+    unreranked_because = models.CharField(
+        max_length=300, blank=True, help_text="Why the first draw was shown and not the best of several."
+    )
 
     class Meta(QueuedWork.Meta):
         constraints = [
@@ -35,6 +40,9 @@ class GenerationRequest(QueuedWork):
                 fields=["dialogue", "after_position", "redo"], name="one_request_per_turn_and_redo"
             ),
             models.CheckConstraint(condition=Q(wanted__gte=1, wanted__lte=9), name="one_to_nine_are_wanted"),
+            models.CheckConstraint(
+                condition=Q(draws__gte=1, draws__lte=MOST_DRAWS), name="one_to_sixteen_draws_for_each"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -80,7 +88,15 @@ class Candidate(models.Model):
     )
     sampling = models.JSONField(default=dict, blank=True)
     seed = models.BigIntegerField(null=True, blank=True)
-    draw = models.PositiveSmallIntegerField(default=0, help_text="How often it was redrawn because it was a copy.")
+    draw = models.PositiveSmallIntegerField(
+        default=0,
+        help_text="Which draw it was: 0 the first; later ones were drawn to choose from, or to replace a copy.",
+    )
+    reranking = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="How it was chosen from several draws, by which models, with what scores. Empty: it was not.",
+    )
     prompt_hash = models.CharField(max_length=64, blank=True)
     model_hash = models.CharField(max_length=64, blank=True)
     mean_logprob = models.FloatField(null=True, blank=True, help_text="nats per token")
@@ -129,6 +145,10 @@ class RankingQuerySet(models.QuerySet["Ranking"]):
     def counted(self) -> RankingQuerySet:
         """In force and not a late answer that lost its slot."""
         return self.in_force().filter(counts=True)
+
+    def besides_evaluations(self) -> RankingQuerySet:
+        """Without answers that measure policies: nothing is learned from them, and they start no round."""
+        return self.exclude(comparison__dialogue__kind=Dialogue.Kind.EVALUATION)
 
     def by_people(self) -> RankingQuerySet:
         return self.filter(annotator__isnull=False)

@@ -36,19 +36,27 @@ class Probe(models.Model):
 
 
 class RuleJudgementQuerySet(models.QuerySet["RuleJudgement"]):
-    def in_force(self) -> RuleJudgementQuerySet:
-        """The newest revision of each answer, unless that revision withdrew it."""
+    def newest(self) -> RuleJudgementQuerySet:
+        """The newest revision of each answer, also one that withdrew it."""
         newer = RuleJudgement.objects.filter(
             dialogue=OuterRef("dialogue"),
             rule=OuterRef("rule"),
             annotator_key=OuterRef("annotator_key"),
             revision__gt=OuterRef("revision"),
         )
-        return self.filter(~Exists(newer), withdrawn=False)
+        return self.filter(~Exists(newer))
+
+    def in_force(self) -> RuleJudgementQuerySet:
+        """The newest revision of each answer, unless that revision withdrew it."""
+        return self.newest().filter(withdrawn=False)
 
     def counted(self) -> RuleJudgementQuerySet:
         """In force and not a late answer that lost its slot."""
         return self.in_force().filter(counts=True)
+
+    def besides_evaluations(self) -> RuleJudgementQuerySet:
+        """Without verdicts that measure policies: nothing is learned from them, and no rule's figures hold them."""
+        return self.exclude(dialogue__kind=Dialogue.Kind.EVALUATION)
 
     def by_people(self) -> RuleJudgementQuerySet:
         return self.filter(annotator__isnull=False)

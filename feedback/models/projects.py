@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -12,6 +13,11 @@ from django.db.models import Q
 from django.utils import timezone
 
 from feedback import settings_checks
+
+MOST_DRAWS = 16  # for one reply that is shown
+
+if TYPE_CHECKING:
+    from feedback.models.speakers import ModelVersion
 
 
 class ProjectQuerySet(models.QuerySet["Project"]):
@@ -48,6 +54,14 @@ class Project(models.Model):
         on_delete=models.PROTECT,
         related_name="+",
         help_text="The model that serves. Changes only by a promotion.",
+    )
+    probed_policy = models.ForeignKey(
+        "feedback.ModelVersion",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="The policy that people probe; empty: the one that serves.",
     )
     is_rehearsal = models.BooleanField(default=False, help_text="Worked by simulated annotators; never mixed in.")
     candidates_per_turn = models.PositiveSmallIntegerField(
@@ -87,6 +101,11 @@ class Project(models.Model):
     lease_minutes = models.PositiveSmallIntegerField(default=30, validators=[MinValueValidator(1)])
     temperature = models.FloatField(default=1.0, help_text="Sampling temperature of candidates.")
     max_new_tokens = models.PositiveIntegerField(default=64, validators=[MinValueValidator(1)])
+    draws_per_reply = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(MOST_DRAWS)],
+        help_text="Of so many draws models choose each reply shown. 1: off; 8 takes up to 8 times as long.",
+    )
     round_every = models.PositiveIntegerField(
         default=0, help_text="Start a round by itself after so many new comparisons; 0: never."
     )
@@ -117,15 +136,36 @@ class Project(models.Model):
                 name="one_to_nine_replies_per_probe_turn",
             ),
             models.CheckConstraint(condition=Q(temperature__gte=0), name="temperature_is_not_negative"),
+            models.CheckConstraint(
+                condition=Q(draws_per_reply__gte=1, draws_per_reply__lte=MOST_DRAWS),
+                name="one_to_sixteen_draws_per_reply",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def policy_to_probe(self) -> ModelVersion | None:
+        """The policy that people probe: the chosen one while it is in use, else the one that serves."""
+        chosen = self.probed_policy
+        return chosen if chosen is not None and chosen.state != chosen.State.RETIRED else self.policy
+
     def clean(self) -> None:
-        """Refuse settings that rounds could not work with. Raises ValidationError, for the form they are written in."""
+        """Refuse settings that rounds could not work with. Raises ValidationError, for the form they are written in.
+
+        Not a probed policy that was retired since it was chosen: the one that serves is probed instead.
+        """
         if found := settings_checks.problems(self.hyperparameters):
             raise ValidationError({"hyperparameters": found})
+
+    def why_not_probed(self, policy: ModelVersion) -> str:
+        """Why a model cannot be what people probe here, saying what to do; empty when it can."""
+        if policy.project_id != self.pk or policy.kind != policy.Kind.POLICY:
+            return "Choose a policy of this project: nothing else answers people here."
+        if policy.state == policy.State.RETIRED:
+            return "This policy is retired and answers nobody. Choose another one, or the one that serves."
+        return ""
 
 
 class Membership(models.Model):

@@ -41,10 +41,15 @@ class Snapshot(QueuedWork):
 
     class Kind(models.TextChoices):
         PREFERENCE = "preference", "preference"
+        RULES = "rules", "rules"
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="snapshots")
     kind = models.CharField(max_length=12, choices=Kind.choices, default=Kind.PREFERENCE)
     ranking_ids = models.JSONField(default=list)
+    judgement_ids = models.JSONField(default=list, blank=True)
+    standing_rules = models.JSONField(
+        default=dict, blank=True, help_text="{rule: the rule its judgements counted for when this was frozen}"
+    )
     filters = models.JSONField(default=dict, blank=True)
     excluded = models.JSONField(default=dict, blank=True, help_text="{reason: how many}")
     counts = models.JSONField(default=dict, blank=True)

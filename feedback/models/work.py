@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from feedback.models.dialogues import Dialogue
 from feedback.models.projects import Project, Prompt
+from feedback.models.rules import RuleSet
 
 
 def new_shuffle_seed() -> int:
@@ -60,6 +61,9 @@ class WorkItem(models.Model):
         help_text="The rule that is probed or judged.",
     )
     wanted = models.PositiveSmallIntegerField(default=1, help_text="How many answers it wants.")
+    added = models.PositiveSmallIntegerField(
+        default=0, help_text="How many of these a manager asked for on top, where people differ."
+    )
     priority = models.IntegerField(default=0, help_text="Higher comes first.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     closed_at = models.DateTimeField(null=True, blank=True, help_text="Taken out of the queue, with the reason.")
@@ -90,6 +94,7 @@ class WorkItem(models.Model):
                 name="probe_and_judge_are_about_a_dialogue_and_a_rule",
             ),
             models.CheckConstraint(condition=Q(wanted__gte=1), name="a_work_item_wants_an_answer"),
+            models.CheckConstraint(condition=Q(added__lte=models.F("wanted")), name="added_answers_are_wanted"),
             models.UniqueConstraint(
                 fields=["comparison", "kind"],
                 condition=Q(comparison__isnull=False),
@@ -140,7 +145,8 @@ class SlotQuerySet(models.QuerySet["Slot"]):
 
         Nothing they hold, answered or skipped (what lapsed under them they may take up again), no reply to rank and no
         probe to judge that they have judged or asked for themselves, no dialogue that somebody else opened and has not
-        begun, and nobody else's probe. Nothing that shows what they did not agree to read, or have had enough of today.
+        begun, and nobody else's probe. No question by a retired rule, besides those of a blind set. Nothing that shows
+        what they did not agree to read, or have had enough of today.
         """
         return self.claimable_if_agreed_by(user).agreed_by(user).within_daily_cap_of(user)
 
@@ -158,7 +164,9 @@ class SlotQuerySet(models.QuerySet["Slot"]):
         return self.filter(
             ~Exists(touched),
             begun_or_own,
-            ~Q(work_item__kind=WorkItem.Kind.JUDGE) | Q(work_item__project__probes_open=True),
+            ~Q(work_item__kind=WorkItem.Kind.JUDGE)
+            | Q(work_item__dialogue__kind=Dialogue.Kind.EVALUATION)
+            | Q(work_item__project__probes_open=True) & ~Q(work_item__rule__rule_set__state=RuleSet.State.RETIRED),
             state=Slot.State.FREE,
             work_item__closed_at=None,
             work_item__project__archived_at=None,
@@ -211,19 +219,20 @@ class SlotQuerySet(models.QuerySet["Slot"]):
         return self._ranking_independent_of(user)._judging_independent_of(user)
 
     def _judging_independent_of(self, user) -> SlotQuerySet:
-        """Without probes to judge that this person made or took part in, or has judged by the same rule.
+        """Without probes to judge that this person made or took part in, or judges by the same rule in any version.
 
         Nor what comes from a dialogue they skipped: who did not want to read it is not asked again.
         """
         given = Slot.objects.filter(annotator=user, work_item__dialogue=OuterRef("work_item__dialogue"))
-        took_part_or_skipped = given.filter(~Q(work_item__kind=WorkItem.Kind.JUDGE) | Q(state=Slot.State.SKIPPED))
+        in_hand = Q(state=Slot.State.HELD, work_item__rule__key=OuterRef("work_item__rule__key"))
+        not_to_be_asked = given.filter(~Q(work_item__kind=WorkItem.Kind.JUDGE) | Q(state=Slot.State.SKIPPED) | in_hand)
         judged = apps.get_model("feedback", "RuleJudgement").objects.filter(
             annotator_key=f"u{user.pk}",
             dialogue=OuterRef("work_item__dialogue"),
-            rule=OuterRef("work_item__rule"),
+            rule__key=OuterRef("work_item__rule__key"),
         )
         return self.exclude(
-            Q(work_item__dialogue__author=user) | Exists(took_part_or_skipped) | Exists(judged),
+            Q(work_item__dialogue__author=user) | Exists(not_to_be_asked) | Exists(judged),
             work_item__kind=WorkItem.Kind.JUDGE,
         )
 

@@ -125,7 +125,8 @@ def test_a_projects_policy_is_shown_and_can_not_be_set(root, project):
 def settings_of(project: Project, **changes: object) -> dict[str, object]:
     names = [
         "name", "guidelines", "candidates_per_turn", "answers_per_comparison", "max_turns", "ready_dialogues",
-        "lease_minutes", "temperature", "max_new_tokens", "round_every",
+        "lease_minutes", "temperature", "max_new_tokens", "draws_per_reply", "round_every",
+        "replies_per_probe_turn", "judges_per_probe", "other_rules_judged", "sensitive_per_day",
     ]  # fmt: skip
     members = {"memberships-TOTAL_FORMS": 0, "memberships-INITIAL_FORMS": 0}
     return (
@@ -134,6 +135,30 @@ def settings_of(project: Project, **changes: object) -> dict[str, object]:
         | members
         | changes
     )
+
+
+def test_probing_is_opened_in_the_settings_and_its_policy_is_one_of_the_projects_own_in_use(root, project):
+    other, strange = make.make_model(project), make.make_model(make.make_project("orchard"))
+    retired = make.make_model(project, state="retired")
+    path = address(Project, "change", project.pk)
+    field = root.get(path).context["adminform"].form.fields["probed_policy"]
+    assert list(field.queryset) == [other, project.policy]
+    for wrong in (strange, retired):
+        assert root.post(path, settings_of(project) | {"probed_policy": wrong.pk}).status_code == 200
+    root.post(path, settings_of(project) | {"probed_policy": other.pk, "probes_open": "on"})
+    project.refresh_from_db()
+    assert (project.probed_policy, project.probes_open) == (other, True)
+
+
+def test_a_probed_policy_that_was_retired_since_keeps_no_other_setting_from_being_changed(root, project):
+    chosen = make.make_model(project)
+    Project.objects.filter(pk=project.pk).update(probed_policy=chosen)
+    ModelVersion.objects.filter(pk=chosen.pk).update(state="retired")
+    changed = settings_of(project, candidates_per_turn=5, probed_policy=chosen.pk)
+    root.post(address(Project, "change", project.pk), changed)
+    project.refresh_from_db()
+    assert (project.candidates_per_turn, project.probed_policy) == (5, chosen)
+    assert project.policy_to_probe == project.policy
 
 
 def test_a_change_of_settings_is_written_down(root, project):
@@ -409,3 +434,20 @@ def test_the_admin_site_keeps_to_the_same_content_policy(root, project):
         policy = page["Content-Security-Policy"]
         assert "unsafe" not in policy
         assert "frame-ancestors 'none'" in policy
+
+
+def test_the_settings_say_which_models_choose_and_what_is_missing(root, project):
+    def said() -> str:
+        return root.get(address(Project, "change", project.pk)).content.decode()
+
+    assert "None yet, so the first draw is shown." in said()
+    make.make_model(project, kind="preference")
+    assert "There is no rule model yet; the other one chooses alone." in said()
+    make.make_model(project, kind="rule")
+    assert "The newest reward model and the newest rule model" in said()
+
+
+@pytest.mark.parametrize("draws", [0, 17])
+def test_so_many_draws_are_refused_beside_their_field(root, project, draws):
+    page = root.post(address(Project, "change", project.pk), settings_of(project, draws_per_reply=draws))
+    assert "draws_per_reply" in page.context["adminform"].form.errors

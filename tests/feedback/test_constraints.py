@@ -52,6 +52,21 @@ def two_projects_of_one_slug() -> None:
     Project.objects.create(slug="plant-desk", name="Another")
 
 
+@breaks("one_to_sixteen_draws_per_reply")
+def no_draw_per_reply() -> None:
+    make.make_project(draws_per_reply=0)
+
+
+@breaks("one_to_sixteen_draws_per_reply")
+def seventeen_draws_per_reply() -> None:
+    make.make_project(draws_per_reply=17)
+
+
+@breaks("one_to_sixteen_draws_for_each")
+def a_request_without_draws() -> None:
+    make.make_request(draws=0)
+
+
 @breaks("two_to_nine_candidates")
 def one_candidate_per_turn() -> None:
     make.make_project(candidates_per_turn=1)
@@ -351,6 +366,11 @@ def a_dialogue_to_rank() -> None:
 @breaks("a_work_item_wants_an_answer")
 def work_that_wants_no_answer() -> None:
     a_work_item(kind="rank", comparison=make.make_comparison(), wanted=0)
+
+
+@breaks("added_answers_are_wanted")
+def more_answers_added_than_are_wanted() -> None:
+    a_work_item(kind="rank", comparison=make.make_comparison(), wanted=1, added=2)
 
 
 @breaks("one_work_item_per_comparison_and_kind")

@@ -144,6 +144,7 @@ def manifest(name: str = "Plant desk", **about: Any) -> dict[str, Any]:
     counts = dict.fromkeys(("comparisons", "rankings", "pairs", "tied_pairs", "all_bad"), 0)
     full = counts | {"comparisons": 1, "rankings": 1, "pairs": 3}
     return {
+        "kind": "preference",
         "project": {"slug": "plant-desk", "name": name, "is_rehearsal": False},
         "counts": {"total": full, "splits": {"train": full, "validation": counts, "test": counts}},
         "excluded": {},

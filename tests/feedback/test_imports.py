@@ -27,7 +27,7 @@ from feedback.imports import preparing, taking_in
 from feedback.imports.hh_rlhf import read_pair
 from feedback.imports.preparing import prepare
 from feedback.imports.reading import Malformed, Problems, parse_object
-from feedback.imports.records import ImportedDialogue
+from feedback.imports.records import Format, ImportedDialogue
 from feedback.imports.taking_in import import_files, inspect
 from feedback.management.commands import import_feedback
 from feedback.models import AuditEntry, Candidate, Comparison, Import, Project, Prompt, RankEntry, Ranking, Turn
@@ -179,7 +179,7 @@ def test_a_file_that_changes_between_the_two_readings_is_refused(tmp_path, monke
 
 @pytest.mark.django_db(transaction=True)
 def test_nobody_waits_while_files_are_read(monkeypatch):
-    read = taking_in.FORMATS["hh-rlhf"]
+    read = taking_in.FORMATS["hh-rlhf"].read
     held = []
 
     def watched(*args: Any) -> Iterator[ImportedDialogue]:
@@ -187,7 +187,7 @@ def test_nobody_waits_while_files_are_read(monkeypatch):
             held.append(connection.in_atomic_block)
             yield record
 
-    monkeypatch.setitem(taking_in.FORMATS, "hh-rlhf", watched)
+    monkeypatch.setitem(taking_in.FORMATS, "hh-rlhf", Format(watched))
     run(PAIRS)
     assert held == [False] * 2 * 13
 

@@ -12,18 +12,23 @@ from feedback.errors import FeedbackError
 from feedback.exports.delivery import deliver, refuse_foreign
 from feedback.models import Project, PromptGroup, Snapshot
 
+TOLD = {
+    "preference": ("comparisons", "rankings", "pairs", "tied_pairs"),
+    "rules": ("dialogues", "verdicts", "broken", "kept", "undecided"),
+}
+
 
 class Command(BaseCommand):
     help = (
-        "Freeze a snapshot and write it to a folder: rows for TRL as Parquet and JSONL, the rankings as they were "
-        "given, a manifest with hashes, and a dataset card. A folder with anything else in it is not touched."
+        "Freeze a snapshot and write it to a folder: rows for TRL as Parquet and JSONL, the rankings or verdicts as "
+        "they were given, a manifest with hashes, and a dataset card. A folder with anything else in it is not touched."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--project", required=True, metavar="SLUG")
         parser.add_argument("--kind", choices=Snapshot.Kind.values, default=Snapshot.Kind.PREFERENCE)
         parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="made when it is missing")
-        parser.add_argument("--origin", choices=snapshots.ORIGINS, help="only what people ranked here, or only imports")
+        parser.add_argument("--origin", choices=snapshots.ORIGINS, help="only people's answers here, or only imports")
         parser.add_argument("--split", action="append", choices=PromptGroup.Split.values, help="may be given again")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -54,7 +59,7 @@ class Command(BaseCommand):
     def _print(self, snapshot: Snapshot, out: Path) -> None:
         counts = snapshot.counts
         for split, found in [*counts["splits"].items(), ("all", counts["total"])]:
-            numbers = {name: found.get(name, 0) for name in ("comparisons", "rankings", "pairs", "tied_pairs")}
+            numbers = {name: found.get(name, 0) for name in TOLD[snapshot.kind]}
             words = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in numbers.items())
             self.stdout.write(f"{split:>10}: {words}")
         for reason, count in snapshot.excluded.items():

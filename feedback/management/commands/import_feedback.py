@@ -1,4 +1,4 @@
-"""Take in other people's feedback: hh-rlhf's pairs, Open-Assistant's trees."""
+"""Take in other people's feedback: hh-rlhf's pairs, Open-Assistant's trees, XSTest's labels, judged probes."""
 
 import json
 from collections.abc import Sequence
@@ -31,16 +31,36 @@ def refuse_to_keep_others_waiting(reports: Sequence[FileReport]) -> None:
         )
 
 
+def chosen_rules(given: Sequence[str]) -> dict[str, str]:
+    """{what the file calls a rule: key} of words such as safe=our-rule. Raises ImportRefused."""
+    pairs = [word.rpartition("=") for word in given]
+    if bad := next((word for word, (name, _, key) in zip(given, pairs, strict=True) if not name or not key), None):
+        raise ImportRefused(f"--rule {bad} should read NAME=KEY: the file's name for a rule, and the key of yours.")
+    return {name: key for name, _, key in pairs}
+
+
+def _answers(report: FileReport) -> str:
+    """What people said, in words: replies and comparisons, or verdicts, or both."""
+    counts = report.counts
+    ranked = f"{counts['candidates']:,} replies, {counts['comparisons']:,} comparisons"
+    judged = f"{counts['judgements']:,} verdicts on {len(report.rules):,} rules"
+    return ", ".join([ranked] * bool(counts["candidates"]) + [judged] * bool(report.rules)) or ranked
+
+
 class Command(BaseCommand):
     help = (
-        "Take files of ranked replies into a project (made when it is missing). Every line of every file is read "
-        "first; then all is written, or nothing. A file that was taken in before is left out."
+        "Take files of ranked replies or judged dialogues into a project (made when it is missing). Every line of "
+        "every file is read first; then all is written, or nothing. A file that was taken in before is left out."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="lines of JSON, plain or .gz")
+        parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="as the format has it, plain or .gz")
         parser.add_argument("--format", required=True, choices=sorted(FORMATS), dest="file_format")
         parser.add_argument("--project", required=True, metavar="SLUG")
+        parser.add_argument(
+            "--rule", action="append", default=[], metavar="NAME=KEY", dest="rules",
+            help="which of the project's rules is meant by what the file calls NAME; may be given again",
+        )  # fmt: skip
         parser.add_argument("--dry-run", action="store_true", help="read and report, change nothing")
         parser.add_argument("--anyway", action="store_true", help="also when others have to wait long for it")
         parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON")
@@ -49,7 +69,12 @@ class Command(BaseCommand):
         dry_run = options["dry_run"]
         try:
             reports = self._import(
-                options["files"], options["file_format"], options["project"], dry_run, options["anyway"]
+                options["files"],
+                file_format=options["file_format"],
+                slug=options["project"],
+                chosen=chosen_rules(options["rules"]),
+                dry_run=dry_run,
+                before_writing=no_objection if options["anyway"] else refuse_to_keep_others_waiting,
             )
         except ImportRefused as err:
             raise CommandError(err.message) from err
@@ -60,21 +85,14 @@ class Command(BaseCommand):
             self._print(one)
         self._print_next(reports, options["project"], dry_run)
 
-    def _import(self, files: list[Path], file_format: str, slug: str, dry_run: bool, anyway: bool) -> list[FileReport]:
+    def _import(self, files: list[Path], *, dry_run: bool, **options: Any) -> list[FileReport]:
         """Import behind a progress bar, which only a terminal shows."""
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             size = sum(path.stat().st_size for path in files if path.is_file())
             task = bar.add_task("Reading" if dry_run else "Importing", total=size if dry_run else 2 * size)
-            return import_files(
-                files,
-                file_format=file_format,
-                slug=slug,
-                dry_run=dry_run,
-                advance=lambda count: bar.advance(task, count),
-                before_writing=no_objection if anyway else refuse_to_keep_others_waiting,
-            )
+            return import_files(files, dry_run=dry_run, advance=lambda count: bar.advance(task, count), **options)
 
     def _print(self, report: FileReport) -> None:
         if report.known:
@@ -83,7 +101,7 @@ class Command(BaseCommand):
         counts = report.counts
         self.stdout.write(
             f"{report.path}: {counts['lines']:,} lines, {counts['dialogues']:,} dialogues with "
-            f"{counts['openings']:,} openings, {counts['candidates']:,} replies, {counts['comparisons']:,} comparisons."
+            f"{counts['openings']:,} openings, {_answers(report)}."
         )
         for note, count in sorted(report.notes.items()):
             self.stdout.write(f"  {note}: {count:,}")
@@ -94,4 +112,5 @@ class Command(BaseCommand):
         elif all(report.known for report in reports):
             self.stdout.write("Nothing new, so nothing was changed.")
         else:
-            self.stdout.write(f"Next: manage.py export --project {slug} --kind preference --out DIR")
+            kind = "rules" if any(report.counts["judgements"] for report in reports) else "preference"
+            self.stdout.write(f"Next: manage.py export --project {slug} --kind {kind} --out DIR")
