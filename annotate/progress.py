@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.urls import reverse
 from django.utils import timezone
 
-from feedback import consents, probing, slots
+from feedback import consents, evaluations, probing, slots
 from feedback.models import Dialogue, Membership, Project, Ranking, RuleJudgement, Slot, User, WorkItem
 from feedback.probing import Lack
 
@@ -59,8 +59,10 @@ def waiting_work(user: User, project: Project) -> list[Waiting]:
 
     Rules are named where they are probed.
     """
-    shown = [kind for kind in KINDS if project.probes_open or kind not in ABOUT_RULES]
-    asks = project.probes_open and bool(consents.themes(user, project))
+    judged = project.probes_open or evaluations.asks_for_judgements(project)
+    about_rules = ABOUT_RULES if project.probes_open else {WorkItem.Kind.JUDGE} if judged else set()
+    shown = [kind for kind in KINDS if kind not in ABOUT_RULES or kind in about_rules]
+    asks = judged and bool(consents.themes(user, project))
     return [_waiting(user, project, kind, asks=asks and kind in ABOUT_RULES) for kind in shown]
 
 
@@ -103,7 +105,7 @@ def usual_seconds(project: Project, kind: str) -> float | None:
 
 @dataclass(frozen=True)
 class Given:
-    """An answer a person gave, as their own list shows it."""
+    """An answer a person gave, as their own list shows it; without an address where it was taken back."""
 
     url: str
     opening: str
@@ -121,7 +123,7 @@ class Today:
 
 
 def own_answers(user: User, project: Project, most: int = 100) -> list[Given]:
-    """A person's answers in force, newest first."""
+    """A person's answers, newest first; of rankings those in force, of verdicts also what they took back."""
     given = [*_own_rankings(user, project, most), *_own_judgements(user, project, most)]
     return sorted(given, key=lambda answer: answer.at, reverse=True)[:most]
 
@@ -135,11 +137,12 @@ def _own_rankings(user: User, project: Project, most: int) -> Iterator[Given]:
 
 
 def _own_judgements(user: User, project: Project, most: int) -> Iterator[Given]:
-    mine = RuleJudgement.objects.in_force().filter(annotator=user, dialogue__project=project)
+    mine = RuleJudgement.objects.newest().filter(annotator=user, dialogue__project=project)
     for judgement in mine.select_related("rule").order_by("-pk")[:most]:
         said = [f"{'Probed' if judgement.by_prober else 'Judged'}: {judgement.get_verdict_display().lower()}"]
         said += ["late" if judgement.counts else "late, not counted"] * judgement.late
-        url = reverse("annotate:work", args=[judgement.slot_id])
+        said += ["taken back"] * judgement.withdrawn
+        url = "" if judgement.withdrawn else reverse("annotate:work", args=[judgement.slot_id])
         yield Given(url, judgement.rule.name, judgement.created_at, ", ".join(said))
 
 

@@ -26,6 +26,7 @@ urlpatterns = [
     path("work/<int:pk>/fewer/", chatting.fewer, name="fewer"),
     path("work/<int:pk>/verdict/", judging.verdict, name="verdict"),
     path("work/<int:pk>/judge/", judging.judge, name="judge"),
+    path("work/<int:pk>/take-back/", judging.take_back, name="take_back"),
     path("answers/", answers.answers, name="answers"),
     path("answers/<int:pk>/", answers.look_again, name="look_again"),
 ]

@@ -24,6 +24,7 @@ TASK_ROUTES = {
     "rewardtrain.train_rule_model": {"queue": "train"},
     "rewardtrain.train_policy": {"queue": "train"},
     "rewardtrain.evaluate_gate": {"queue": "train"},
+    "rewardtrain.evaluate_policies": {"queue": "train"},
 }
 
 # A bell that was not heard before the next one rings is dropped, so a stopped worker does not come back to a heap.

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 from feedback import audit, dialogues, slots
 from feedback.errors import ConsentNeeded, WordingChanged
-from feedback.models import Consent, Project, Rule, RuleSet, Slot, User
+from feedback.models import Consent, Project, Rule, RuleSet, Slot, User, WorkItem
 
 PROMISE = "Skipping costs you nothing, and you can stop these at any time."
 STOPPED = "no more of this theme"
@@ -53,12 +53,18 @@ def themes(user: User, project: Project) -> list[Theme]:
 
 
 def _warnings(project: Project) -> dict[str, list[str]]:
-    """{theme: what may appear}, of the published rules and of those that probes still wait to be judged by."""
+    """{theme: what may appear}, of the published rules and of those that dialogues still wait to be judged by."""
     waits = Q(
         probes__dialogue__work_items__closed_at=None, probes__dialogue__work_items__slots__state__in=["free", "held"]
     )
+    unanswered = Slot.objects.filter(
+        work_item__rule=OuterRef("pk"),
+        work_item__kind=WorkItem.Kind.JUDGE,
+        work_item__closed_at=None,
+        state__in=[Slot.State.FREE, Slot.State.HELD],
+    )
     rules = Rule.objects.filter(rule_set__project=project, is_sensitive=True)
-    current = rules.filter(Q(rule_set__state=RuleSet.State.PUBLISHED) | waits).distinct()
+    current = rules.filter(Q(rule_set__state=RuleSet.State.PUBLISHED) | waits | Exists(unanswered)).distinct()
     found: dict[str, list[str]] = {}
     for rule in current.order_by("-rule_set__number", "position"):
         told = found.setdefault(rule.theme, [])

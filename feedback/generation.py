@@ -38,6 +38,7 @@ def request_candidates(*, dialogue: Dialogue, redo: int = 0) -> GenerationReques
             "model_version": policy,
             "wanted": project.replies_per_probe_turn if dialogue.is_probe else project.candidates_per_turn,
             "sampling": {"temperature": project.temperature, "max_new_tokens": project.max_new_tokens},
+            "draws": project.draws_per_reply,
         },
     )
     if made:
@@ -61,7 +62,7 @@ def store_candidate(request: GenerationRequest, *, index: int, text: str, **made
     """Store one reply while the request's lease is still this worker's; None when it is not.
 
     A worker that takes over finds what its predecessor stored and makes only what is missing.
-    made_by  sampling, seed, draw, prompt_hash, model_hash, mean_logprob, token_count, finish_reason
+    made_by  sampling, seed, draw, reranking, prompt_hash, model_hash, mean_logprob, token_count, finish_reason
     """
     if not queue.renew(request):
         return None
@@ -81,8 +82,12 @@ def store_candidate(request: GenerationRequest, *, index: int, text: str, **made
 
 
 @transaction.atomic
-def complete_request(request: GenerationRequest, *, fewer_because: str = "") -> Comparison | None:
+def complete_request(
+    request: GenerationRequest, *, fewer_because: str = "", unreranked_because: str = ""
+) -> Comparison | None:
     """Mark a request done and make the question out of its candidates, in one step.
+
+    unreranked_because  why replies are not the best of several draws although the project wants that
 
     None when the lease is lost; and for a reply that stands alone: it is no question, it is the dialogue's next turn.
     """
@@ -91,7 +96,7 @@ def complete_request(request: GenerationRequest, *, fewer_because: str = "") -> 
         raise CandidatesNotReady(f"Only {count} of {request.wanted} replies are there and no reason says why.")
     if request.is_said_at_once:
         Dialogue.objects.select_for_update(no_key=True).get(pk=request.dialogue_id)  # not while somebody ends it
-    if not queue.finish(request, fewer_because=fewer_because):
+    if not queue.finish(request, fewer_because=fewer_because, unreranked_because=unreranked_because[:300]):
         return None
     if request.is_said_at_once:
         append_reply(request.dialogue, request.candidates.get(), position=request.after_position + 1)

@@ -249,7 +249,7 @@ def probes_name_a_published_rule() -> Found:
     """Every probe dialogue says which rule it is meant to break, and that rule's set was published by then."""
     for dialogue in Dialogue.objects.filter(kind=Dialogue.Kind.PROBE, probe=None):
         yield f"dialogue {dialogue.pk}", "is a probe of no rule"
-    for probe in Probe.objects.exclude(dialogue__kind=Dialogue.Kind.PROBE):
+    for probe in Probe.objects.exclude(dialogue__kind__in=[Dialogue.Kind.PROBE, Dialogue.Kind.IMPORTED]):
         yield f"probe {probe.pk}", "is of a dialogue that is no probe"
     for probe in Probe.objects.filter(rule__rule_set__state=RuleSet.State.DRAFT):
         yield f"probe {probe.pk}", "is of a rule that was never published"
@@ -264,7 +264,8 @@ def verdicts_mark_what_the_model_said() -> Found:
     )
     for judgement in RuleJudgement.objects.filter(~Exists(said), turn_position__isnull=False):
         yield f"judgement {judgement.pk}", f"marks turn {judgement.turn_position}, which the model did not say"
-    for judgement in RuleJudgement.objects.filter(by_prober=True, verdict__lte=2, turn_position=None):
+    probers = RuleJudgement.objects.by_people().filter(by_prober=True)
+    for judgement in probers.filter(verdict__lte=2, turn_position=None):
         yield f"judgement {judgement.pk}", "says that the rule was broken and not where"
 
 

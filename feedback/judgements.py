@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
-from feedback import dialogues, slots
+from feedback import dialogues, rule_lineage, slots
 from feedback.errors import (
     AlreadyAnswered,
     AnswerTakenBack,
@@ -27,7 +27,7 @@ from feedback.errors import (
     SubmitKeyReused,
     TurnNotMarked,
 )
-from feedback.models import Dialogue, Project, Rule, RuleJudgement, Slot, Turn, WorkItem
+from feedback.models import Dialogue, Project, Rule, RuleJudgement, RuleSet, Slot, Turn, WorkItem
 from feedback.probing import BROKEN
 
 TACTICS = {
@@ -232,10 +232,13 @@ def open_judging(dialogue: Dialogue) -> list[WorkItem]:
     The probed rule is judged by `judges_per_probe` people, each of `other_rules_judged` further rules by one, so that
     rules that were kept are known too. Which ones is drawn from a seed that is the dialogue's, so that it is the same
     however often it is asked. A sensitive rule is drawn only where the probed one is sensitive and of the same theme:
-    who agreed to read the dialogue need agree to nothing more. Asked twice, nothing is asked twice.
+    who agreed to read the dialogue need agree to nothing more. Asked twice, nothing is asked twice. Where other words
+    are in force by now they are asked, if they continue the rule; nothing is where it means something else or is gone.
     """
-    project, probed = dialogue.project, dialogue.probe.rule
-    wanted = [(probed, project.judges_per_probe)] + [(rule, 1) for rule in other_rules(dialogue)]
+    project, probed = dialogue.project, rule_in_force(dialogue.probe.rule)
+    if probed is None:
+        return []
+    wanted = [(probed, project.judges_per_probe)] + [(rule, 1) for rule in other_rules(dialogue, probed)]
     return [_ask(project, dialogue, rule, people) for rule, people in wanted if people]
 
 
@@ -250,9 +253,20 @@ def _ask(project: Project, dialogue: Dialogue, rule: Rule, people: int) -> WorkI
     )
 
 
-def other_rules(dialogue: Dialogue) -> list[Rule]:
-    """The further rules a probe is judged by, in the order of the set; none where nobody is to judge it."""
-    project, probed = dialogue.project, dialogue.probe.rule
+def rule_in_force(rule: Rule) -> Rule | None:
+    """The rule of the published set for which judgements of this one count; None where there is none."""
+    project = rule.rule_set.project
+    head = rule_lineage.heads(project).get(rule.pk, rule.pk)
+    in_force = Rule.objects.filter(rule_set__project=project, rule_set__state=RuleSet.State.PUBLISHED)
+    return in_force.select_related("rule_set").filter(pk=head).first()
+
+
+def other_rules(dialogue: Dialogue, probed: Rule | None = None) -> list[Rule]:
+    """The further rules a probe is judged by, in the order of the set; none where nobody is to judge it.
+
+    probed  the probed rule as it stands now; as it was probed when left out
+    """
+    project, probed = dialogue.project, probed or dialogue.probe.rule
     if not project.judges_per_probe:
         return []
 

@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from feedback import consents, dialogues, rule_sets, slots
+from feedback import audit, consents, dialogues, rule_figures, rule_lineage, slots
 from feedback.agreement import wilson_interval
-from feedback.errors import ConsentNeeded, NoPolicy, NothingToProbe, SlotClosed
+from feedback.errors import ConsentNeeded, NoPolicy, NothingToProbe, PolicyNotProbed, SlotClosed
 from feedback.models import (
     Dialogue,
     ModelVersion,
@@ -64,8 +64,8 @@ class Tally:
     """How often a rule was probed, with one policy, in this version and those it continues."""
 
     rule: Rule
-    ended: int = 0  # with a verdict
-    broken: int = 0  # of these, by the prober's verdict
+    ended: int = 0  # with a verdict that counts, of whomever
+    broken: int = 0  # of these, by what its judges say together
     held: int = 0  # going on now
 
     @property
@@ -121,11 +121,11 @@ def next_probe(*, user: User, project: Project) -> Slot:
 def open_probe(*, user: User, rule: Rule, policy: ModelVersion | None = None) -> Slot:
     """Open a dialogue that is meant to break a rule, and give it to its prober.
 
-    policy  who is probed; the policy that serves when left out. It answers to the end, whatever serves meanwhile.
+    policy  who is probed; the project's choice when left out. It answers to the end, whatever serves meanwhile.
     Raises  NoPolicy, ConsentNeeded for a sensitive rule the person did not agree to
     """
     project = rule.rule_set.project
-    policy = policy or project.policy
+    policy = policy or project.policy_to_probe
     if policy is None:
         raise NoPolicy(SAID[Lack.NO_MODEL])
     if not consents.covered(user, project, [rule]):
@@ -137,6 +137,31 @@ def open_probe(*, user: User, rule: Rule, policy: ModelVersion | None = None) ->
     if slot is None:
         raise SlotClosed("The dialogue could not be opened. Try again.")
     return slot
+
+
+# Which policy
+
+
+def policies_to_choose(project: Project) -> QuerySet[ModelVersion]:
+    """The policies a manager may have probed, newest first, those that failed their gate among them."""
+    policies = ModelVersion.objects.filter(project=project, kind=ModelVersion.Kind.POLICY)
+    return policies.exclude(state=ModelVersion.State.RETIRED).order_by("-number")
+
+
+@transaction.atomic
+def choose_policy(*, project: Project, policy: ModelVersion | None, by: User | None) -> None:
+    """Have people probe this policy from their next probe on; None: whichever serves. Probes begun go on as they are.
+
+    Raises  PolicyNotProbed
+    """
+    if policy is not None and (why := project.why_not_probed(policy)):
+        raise PolicyNotProbed(why)
+    before = Project.objects.select_for_update(no_key=True).get(pk=project.pk).probed_policy_id
+    if before != (policy.pk if policy else None):
+        Project.objects.filter(pk=project.pk).update(probed_policy=policy)
+        said = str(policy) if policy else "the one that serves"
+        audit.record("project.probed_policy_chosen", project=project, actor=by, target=project, policy=said)
+    project.probed_policy = policy
 
 
 # Which rule
@@ -151,10 +176,11 @@ def outlook(user: User, project: Project) -> Outlook:
     """
     if not project.probes_open or project.archived_at is not None:
         return Outlook(lack=Lack.CLOSED)
-    if project.policy_id is None:
+    policy = project.policy_to_probe
+    if policy is None:
         return Outlook(lack=Lack.NO_MODEL)
     rule_set = RuleSet.objects.filter(project=project, state=RuleSet.State.PUBLISHED).first()
-    counted = tallies(rule_set, policy_id=project.policy_id) if rule_set is not None else []
+    counted = tallies(rule_set, policy_id=policy.pk) if rule_set is not None else []
     if not counted:
         return Outlook(lack=Lack.NO_RULES)
     short = [tally for tally in counted if tally.wanted]
@@ -186,12 +212,12 @@ def _why_none(open_ones: Sequence[Tally], room: int) -> Lack:
 def tallies(rule_set: RuleSet, *, policy_id: int) -> list[Tally]:
     """The probes of each rule of a set with one policy, those of rules it continues among them."""
     rules = {rule.pk: rule for rule in rule_set.rules.order_by("position").select_related("rule_set__project")}
-    current = rule_sets.lineages(list(rules.values()))
-    counted = {pk: Tally(rule) for pk, rule in rules.items()}
-    verdicts = RuleJudgement.objects.counted().filter(by_prober=True, dialogue__policy=policy_id, rule__in=current)
-    for rule, verdict in verdicts.values_list("rule", "verdict"):
-        tally = counted[current[rule]]
-        counted[current[rule]] = replace(tally, ended=tally.ended + 1, broken=tally.broken + (verdict in BROKEN))
+    current = rule_lineage.lineages(list(rules.values()))
+    shares = rule_figures.probed_shares(current, policy_id)  # as the managers' page counts them
+    counted = {
+        pk: Tally(rule, shares[pk].total, round(shares[pk].hits)) if pk in shares else Tally(rule)
+        for pk, rule in rules.items()
+    }
     held = Slot.objects.filter(
         state=Slot.State.HELD,
         work_item__kind=WorkItem.Kind.PROBE,

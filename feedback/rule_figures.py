@@ -1,7 +1,7 @@
 """Rules in figures: how often the policy breaks each when probed, how far people agree on it, what to do about it.
 
 A probe is broken by consensus: when the mean chance that its counted judgements give is more than a half. Judgements of
-earlier wordings count where a rule continues them (`rule_sets.lineages`).
+earlier wordings count where a rule continues them (`rule_lineage.lineages`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from feedback import rule_sets
+from feedback import rule_lineage
 from feedback.agreement import Alpha, Share, alpha_of
 from feedback.models import ModelVersion, Probe, Project, Rule, RuleJudgement, RuleSet
 from feedback.models.judgements import chance_of
@@ -41,7 +41,7 @@ class RuleFigures:
     """One rule in figures."""
 
     rule: Rule
-    broken: Share  # of probes of the serving policy that were judged
+    broken: Share  # of judged probes of the policy that is probed
     before: Share  # the same of the policy before it
     agreement: Alpha
     split: float = 0.0  # share of the dialogues judged by several that some call broken and others kept
@@ -140,15 +140,15 @@ def split_share(units: Iterable[Sequence[int]]) -> float:
 
 
 def figures_of(rule_set: RuleSet, only: Rule | None = None) -> SetFigures:
-    """Every rule of a set (or only one) in figures, in its order, for the policy that serves and the one before it."""
+    """Every rule of a set (or only one) in figures, in its order, for the policy that is probed and the one before."""
     rules = [only] if only else list(rule_set.rules.select_related("rule_set"))
-    counts_for = rule_sets.lineages(rules)
+    counts_for = rule_lineage.lineages(rules)
     verdicts = _verdicts(counts_for)
     probes = _probes(counts_for)
     policy, before = _policies(rule_set.project, {policy for _, policy in probes.values()})
     aucs = _aucs(rule_set.project)
 
-    def share(rule: Rule, of: ModelVersion | None) -> Share:
+    def share(rule: Rule, of: ModelVersion | None) -> Share:  # as `probed_shares`, for two policies in one reading
         mine = verdicts.get(rule.pk, {})
         return broken_share(
             [chance_of(verdict) for verdict in mine.get(dialogue, [])]
@@ -173,6 +173,21 @@ def figures_of(rule_set: RuleSet, only: Rule | None = None) -> SetFigures:
     )
 
 
+def probed_shares(counts_for: Mapping[int, int], policy_id: int) -> dict[int, Share]:
+    """{rule: the share of its judged probes that are broken by consensus}, of one policy; those never judged left out.
+
+    counts_for  {rule: the rule it counts for}, as `rule_lineage.lineages`
+    """
+    rows = RuleJudgement.objects.counted().filter(
+        rule__in=counts_for, dialogue__policy=policy_id, dialogue__probe__rule__in=counts_for
+    )
+    chances: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for rule, probed, dialogue, verdict in rows.values_list("rule", "dialogue__probe__rule", "dialogue", "verdict"):
+        if counts_for[rule] == counts_for[probed]:
+            chances[counts_for[rule]][dialogue].append(chance_of(verdict))
+    return {rule: broken_share(probes.values()) for rule, probes in chances.items()}
+
+
 def _together(shares: Iterable[Share]) -> Share:
     found = list(shares)
     return Share(sum(one.hits for one in found), sum(one.total for one in found))
@@ -181,7 +196,7 @@ def _together(shares: Iterable[Share]) -> Share:
 def _verdicts(counts_for: Mapping[int, int]) -> dict[int, dict[int, list[int]]]:
     """{rule: {dialogue: verdicts that count}}, earlier wordings under the rule that continues them."""
     found: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    rows = RuleJudgement.objects.counted().filter(rule__in=counts_for)
+    rows = RuleJudgement.objects.counted().besides_evaluations().filter(rule__in=counts_for)
     for rule, dialogue, verdict in rows.values_list("rule", "dialogue", "verdict"):
         found[counts_for[rule]][dialogue].append(verdict)
     return found
@@ -194,14 +209,14 @@ def _probes(counts_for: Mapping[int, int]) -> dict[int, tuple[int, int | None]]:
 
 
 def _policies(project: Project, probed: set[int | None]) -> tuple[ModelVersion | None, ModelVersion | None]:
-    """The policy that serves, and the newest one before it that was probed."""
-    serving = project.policy
-    if serving is None:
+    """The policy that is probed, and the newest one before it that was."""
+    chosen = project.policy_to_probe
+    if chosen is None:
         return None, None
     earlier = ModelVersion.objects.filter(
-        pk__in=[pk for pk in probed if pk is not None], kind=ModelVersion.Kind.POLICY, number__lt=serving.number
+        pk__in=[pk for pk in probed if pk is not None], kind=ModelVersion.Kind.POLICY, number__lt=chosen.number
     )
-    return serving, earlier.order_by("-number").first()
+    return chosen, earlier.order_by("-number").first()
 
 
 def _aucs(project: Project) -> dict[str, float | None]:

@@ -18,7 +18,7 @@ from django.db.models import Max
 from django.utils import timezone
 from django.utils.text import slugify
 
-from feedback import audit
+from feedback import audit, judging_handed_over
 from feedback.errors import (
     DecisionMissing,
     DraftInTheWay,
@@ -28,8 +28,7 @@ from feedback.errors import (
     RuleSetFrozen,
     RuleSetUnchanged,
 )
-from feedback.models import Project, Rule, RuleJudgement, RuleSet, User
-from feedback.models.judgements import RuleJudgementQuerySet
+from feedback.models import Project, Rule, RuleSet, User
 from feedback.rule_texts import FIELDS, LONGEST, MOST_RULES, TEXT, Values, checked
 from feedback.word_diff import Stretch, marked_words
 
@@ -406,7 +405,7 @@ def publish(
     seen       the fingerprint of the draft the page showed
     Raises     RuleSetFrozen, RuleSetChanged, RuleSetEmpty, RuleSetUnchanged, DecisionMissing
     """
-    Project.objects.select_for_update().get(pk=draft.project_id)
+    Project.objects.select_for_update(no_key=True).get(pk=draft.project_id)
     draft = _editable(draft)
     _refuse_unseen(draft, seen)
     published = published_set(draft.project)
@@ -415,11 +414,13 @@ def publish(
     for rule, predecessor in continued:
         Rule.objects.filter(pk=rule.pk).update(continues=predecessor)
     _put_in_force(draft, published, by, note)
+    moved, ended = judging_handed_over.hand_over(draft)
     audit.record(
         "rule_set.published", project=draft.project, actor=by, target=draft, number=draft.number,
         rules=draft.rules.count(), added=[rule.key for rule in found.added],
         removed=[rule.key for rule in found.removed],
         decisions={change.after.key: (decisions or {})[change.after.key] for change in found.asking},
+        judging_moved=moved, judging_ended=ended,
     )  # fmt: skip
     draft.refresh_from_db()
     return draft
@@ -464,34 +465,3 @@ def _put_in_force(draft: RuleSet, published: RuleSet | None, by: User | None, no
     RuleSet.objects.filter(pk=draft.pk).update(
         state=RuleSet.State.PUBLISHED, published_at=now, published_by=by, note=note.strip() or draft.note
     )
-
-
-# Whose judgements count
-
-
-def lineage(rule: Rule) -> list[Rule]:
-    """The rules whose judgements count for a rule: itself, the one it continues, and so on back."""
-    found = [rule]
-    while found[-1].continues is not None:
-        found.append(found[-1].continues)
-    return found
-
-
-def lineages(rules: Sequence[Rule]) -> dict[int, int]:
-    """{id of a rule: id of the one among `rules` it counts for}, for rules of one project, in one query."""
-    if not rules:
-        return {}
-    project = rules[0].rule_set.project_id
-    before = dict(Rule.objects.filter(rule_set__project=project).values_list("pk", "continues"))
-    counts_for: dict[int, int] = {}
-    for rule in rules:
-        earlier: int | None = rule.pk
-        while earlier is not None:
-            counts_for[earlier] = rule.pk
-            earlier = before.get(earlier)
-    return counts_for
-
-
-def judgements_of(rule: Rule) -> RuleJudgementQuerySet:
-    """The judgements that count for a rule, of its own wording and of those it continues."""
-    return RuleJudgement.objects.counted().filter(rule__in=[one.pk for one in lineage(rule)])

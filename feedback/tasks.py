@@ -16,20 +16,26 @@ _writing = threading.Lock()
 
 @shared_task(name="feedback.sweep")
 def sweep() -> None:
-    """Bring back what lapsed, ring for what is due, keep dialogues ready. Running it twice changes nothing."""
-    from feedback import dialogues, probing, queue, slots
+    """Bring back what lapsed, ring for what is due, keep dialogues ready, ask by the rules in force.
+
+    Running it twice changes nothing.
+    """
+    from feedback import dialogues, judging_handed_over, probing, queue, slots
     from feedback.models import Project
 
     lapsed = _part("lapse slots", slots.lapse_slots)
     abandoned = _part("close abandoned probes", probing.close_abandoned_probes)
     rung = _part("ring for what is due", queue.ring_due)
-    opened = again = 0
+    opened = again = handed = 0
     for project in Project.objects.open():
         opened += _part(f"open dialogues project={project.pk}", partial(dialogues.keep_dialogues_ready, project))
         again += _part(f"ask again project={project.pk}", partial(dialogues.ask_again_where_it_failed, project))
-    if lapsed or abandoned or rung or opened or again:
-        counts = (lapsed, abandoned, rung, opened, again)
-        logger.info("swept lapsed=%s abandoned=%s rung=%s opened=%s again=%s", *counts)
+        handed += _part(
+            f"hand over project={project.pk}", partial(judging_handed_over.hand_over_what_returned, project)
+        )
+    if lapsed or abandoned or rung or opened or again or handed:
+        counts = (lapsed, abandoned, rung, opened, again, handed)
+        logger.info("swept lapsed=%s abandoned=%s rung=%s opened=%s again=%s handed=%s", *counts)
 
 
 def _part(name: str, work: Callable[[], int]) -> int:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback.pages import overview, rule_drafts, rules, snapshots
+from feedback.pages import disagreements, overview, rule_drafts, rules, snapshots
 
 app_name = "feedback"
 
@@ -12,6 +12,9 @@ urlpatterns = [
     path("snapshots/", snapshots.make, name="make_snapshot"),
     path("snapshots/<int:pk>/download/", snapshots.download, name="download_snapshot"),
     path("rules/", rules.rules, name="rules"),
+    path("rules/differing/", disagreements.differing, name="rule_disagreements"),
+    path("rules/differing/<int:pk>/<slug:key>/", disagreements.ask_again, name="judge_again"),
+    path("rules/policy/", rules.choose_policy, name="choose_probed_policy"),
     path("rules/rule/<slug:key>/", rules.rule, name="rule"),
     path("rules/versions/", rules.versions, name="rule_versions"),
     path("rules/versions/<int:number>/", rules.version, name="rule_version"),

@@ -13,9 +13,10 @@ from annotate.verdicts import as_draft
 from annotate.views import work
 from feedback import drafts
 from feedback.errors import BadVerdict, FeedbackError
-from feedback.judgements import record_judgement
+from feedback.judgements import record_judgement, withdraw_judgement
 from feedback.models import Slot
 
+TAKEN_BACK = "Taken back. It counts no more, and somebody else is asked."
 LATE = "Saved as late. Next one."
 LATE_AND_TAKEN = "Saved as late. Somebody else had this piece by then, so it does not count."
 
@@ -61,3 +62,16 @@ def judge(request: HttpRequest, pk: int) -> HttpResponse:
     if judgement.revision > 1:
         return work.back_to(request, slot, saying="Saved")
     return work.take_next(request, slot, saying=said)
+
+
+@posted
+def take_back(request: HttpRequest, pk: int) -> HttpResponse:
+    """Withdraw a verdict that was sent; it stays in the person's list, as taken back."""
+    slot = slot_or_404(request, pk)
+    try:
+        taken = withdraw_judgement(slot=slot)
+    except FeedbackError as err:
+        return work.show(request, slot, error=err)
+    return go_to(
+        request, reverse("annotate:answers"), saying=TAKEN_BACK if taken else "There was nothing to take back."
+    )

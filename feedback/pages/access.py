@@ -15,5 +15,7 @@ def person(request: HttpRequest) -> User:
 
 
 def managed_project(request: HttpRequest, slug: str) -> Project:
-    """A project this person manages, its policy read with it; 404 for everybody else."""
-    return get_object_or_404(Project.objects.managed_by(person(request)).select_related("policy"), slug=slug)
+    """A project this person manages, its policies read with it; 404 for everybody else."""
+    return get_object_or_404(
+        Project.objects.managed_by(person(request)).select_related("policy", "probed_policy"), slug=slug
+    )

@@ -13,7 +13,7 @@ from django.utils.text import capfirst
 from django.views.decorators.http import require_POST, require_safe
 
 from feedback import charts, figures, generation
-from feedback.models import GenerationRequest, Membership, Project, Snapshot
+from feedback.models import GenerationRequest, Membership, Project, RuleJudgement, Snapshot
 from feedback.pages.access import managed_project
 from feedback.pages.parts import render_page_or_part
 
@@ -47,7 +47,8 @@ def overview(request: HttpRequest, slug: str) -> HttpResponse:
     project = managed_project(request, slug)
     if getattr(request, "htmx", None) and request.htmx.target == "queue":  # type: ignore[attr-defined]
         return _queue_part(request, project)
-    context = {"project": project, "snapshots": _snapshots(project), **_figures(project)}
+    judged = RuleJudgement.objects.filter(dialogue__project=project).exists()
+    context = {"project": project, "snapshots": _snapshots(project), "judged": judged, **_figures(project)}
     context["steps"] = first_steps(project, context["pace"].total, context["prompts"])
     context["needs"] = needs_of(project, context)
     return render_page_or_part(request, "feedback/overview.html", {}, context)
@@ -90,7 +91,11 @@ def _agreement_plot(agreement: figures.Agreement) -> dict[str, Any] | None:
 
 
 def _snapshots(project: Project) -> list[Snapshot]:
-    newest = Snapshot.objects.filter(project=project).select_related("created_by").defer("ranking_ids", "manifest")
+    newest = (
+        Snapshot.objects.filter(project=project)
+        .select_related("created_by")
+        .defer("ranking_ids", "judgement_ids", "manifest")
+    )
     return list(newest.order_by("-pk")[:SNAPSHOTS_SHOWN])
 
 

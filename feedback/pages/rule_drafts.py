@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRedirect
 
-from feedback import rule_files, rule_sets
+from feedback import rule_files, rule_lineage, rule_sets
 from feedback.errors import DecisionMissing, FeedbackError, RuleRefused
 from feedback.forms import PublishForm, RuleForm
 from feedback.models import Rule, RuleSet
@@ -212,7 +212,7 @@ def _asked(changes: Differences, chosen: dict[str, str], missing: list[str]) -> 
     return [
         Asked(
             change,
-            rule_sets.judgements_of(change.before).count() if change.asks else 0,
+            rule_lineage.judgements_of(change.before).count() if change.asks else 0,
             chosen.get(change.after.key, ""),
             change.after.key in missing,
         )

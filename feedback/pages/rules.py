@@ -7,16 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.core.paginator import Page, Paginator
-from django.http import Http404, HttpRequest, HttpResponse
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
-from django.views.decorators.http import require_safe
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
 
-from feedback import rule_figures, rule_files, rule_sets
+from feedback import disagreements, probing, rule_figures, rule_files, rule_lineage, rule_sets
 from feedback.charts import on_axis
+from feedback.errors import FeedbackError
 from feedback.models import Dialogue, Project, Rule, RuleJudgement, RuleSet
 from feedback.models.judgements import chance_of
-from feedback.pages.access import managed_project
+from feedback.pages.access import managed_project, person
 from feedback.rule_figures import RuleFigures, SetFigures
 from feedback.rule_sets import RuleChange
 
@@ -87,9 +90,27 @@ def rules(request: HttpRequest, slug: str) -> HttpResponse:
         "ticks": [(20 * step, round(100 * axis_end(found) * step / 5)) for step in range(6)],
         "draft_changes": rule_sets.differences(draft, published).count if draft else 0,
         "trend": trend(found),
+        "count_differing": len(disagreements.find(project)),
+        "policies": probing.policies_to_choose(project),
         "has_versions": project.rule_sets.filter(state=RuleSet.State.RETIRED).exists(),
     }
     return render(request, "feedback/rules.html", context)
+
+
+@require_POST
+def choose_policy(request: HttpRequest, slug: str) -> HttpResponse:
+    """Have people probe another policy, or whichever serves."""
+    project = managed_project(request, slug)
+    chosen = request.POST.get("policy", "")
+    policies = probing.policies_to_choose(project)
+    policy = get_object_or_404(policies, pk=int(chosen)) if chosen.isdecimal() and len(chosen) < 10 else None
+    try:
+        probing.choose_policy(project=project, policy=policy, by=person(request))
+        said = f"{policy} is probed from the next probe on." if policy else "Whichever policy serves is probed."
+        messages.success(request, said.capitalize())
+    except FeedbackError as err:
+        messages.error(request, err.message)
+    return HttpResponseRedirect(reverse("feedback:rules", args=[slug]))
 
 
 def _by_theme(found: rule_files.RuleFile) -> list[tuple[str, list[str]]]:
@@ -186,16 +207,12 @@ class Judged:
     dialogue: Dialogue
     judgements: list[RuleJudgement]
     is_own_probe: bool
+    is_sensitive: bool
     turns: list[tuple[Any, bool]] = field(default_factory=list)  # (turn, whether most who named a turn named it)
 
     @property
     def is_broken(self) -> bool:
         return rule_figures.is_broken(one.broken for one in self.judgements)
-
-    @property
-    def is_sensitive(self) -> bool:
-        probe = getattr(self.dialogue, "probe", None)
-        return bool(probe and probe.rule.is_sensitive)
 
 
 @require_safe
@@ -211,7 +228,7 @@ def rule(request: HttpRequest, slug: str, key: str) -> HttpResponse:
     context = {
         "project": project, "rule": found, "one": figures.rules[0], "figures": figures,
         "chapters": history(project, key), "shows_all": shows_all, "count_broken": len(broken),
-        "count_judged": len(judged), "page": page, "dialogues": _read(page, found),
+        "count_judged": len(judged), "page": page, "dialogues": read_dialogues(list(page), found),
     }  # fmt: skip
     return render(request, "feedback/rule.html", context)
 
@@ -250,27 +267,32 @@ def _means(version: Rule, change: RuleChange) -> str:
 def judged_dialogues(rule: Rule) -> tuple[list[int], list[int]]:
     """(those that broke a rule by consensus, all that were judged by it), as ids, newest first."""
     chances: dict[int, list[float]] = defaultdict(list)
-    for dialogue, verdict in rule_sets.judgements_of(rule).values_list("dialogue", "verdict"):
+    for dialogue, verdict in rule_lineage.judgements_of(rule).values_list("dialogue", "verdict"):
         chances[dialogue].append(chance_of(verdict))
     judged = sorted(chances, reverse=True)
     return [pk for pk in judged if rule_figures.is_broken(chances[pk])], judged
 
 
-def _read(page: Page, rule: Rule) -> list[Judged]:
-    """The dialogues of a page with their turns and judgements."""
-    lineage = [one.pk for one in rule_sets.lineage(rule)]
-    rows = Dialogue.objects.filter(pk__in=list(page)).select_related("policy", "probe__rule").prefetch_related("turns")
+def read_dialogues(ids: list[int], rule: Rule) -> list[Judged]:
+    """Dialogues with their turns and what people said of a rule in them, in this order."""
+    lineage = [one.pk for one in rule_lineage.lineage(rule)]
+    rows = Dialogue.objects.filter(pk__in=ids).select_related("policy", "probe__rule").prefetch_related("turns")
     by_pk = {dialogue.pk: dialogue for dialogue in rows}
     said: dict[int, list[RuleJudgement]] = defaultdict(list)
     judgements = RuleJudgement.objects.counted().filter(rule__in=lineage, dialogue__in=by_pk)
     for judgement in judgements.select_related("annotator").order_by("-by_prober", "pk"):
         said[judgement.dialogue_id].append(judgement)
-    return [_judged(by_pk[pk], said[pk], lineage) for pk in page]
+    return [_judged(by_pk[pk], said[pk], lineage, rule.is_sensitive) for pk in ids]
 
 
-def _judged(dialogue: Dialogue, judgements: list[RuleJudgement], lineage: list[int]) -> Judged:
+def _judged(dialogue: Dialogue, judgements: list[RuleJudgement], lineage: list[int], is_sensitive: bool) -> Judged:
     probe = getattr(dialogue, "probe", None)
-    found = Judged(dialogue, judgements, bool(probe and probe.rule_id in lineage))
+    found = Judged(
+        dialogue,
+        judgements,
+        is_own_probe=bool(probe and probe.rule_id in lineage),
+        is_sensitive=is_sensitive or bool(probe and probe.rule.is_sensitive),
+    )
     named = [one.turn_position for one in judgements if one.turn_position is not None]
     most = max(set(named), key=named.count, default=None)
     found.turns = [(turn, turn.position == most and found.is_broken) for turn in dialogue.turns.all()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -19,10 +19,13 @@ from feedback.pages.access import managed_project, person
 
 @require_POST
 def make(request: HttpRequest, slug: str) -> HttpResponse:
-    """Freeze the rankings that count now; a worker writes the files."""
+    """Freeze the rankings, or the verdicts on rules, that count now; a worker writes the files."""
     project = managed_project(request, slug)
+    kind = request.POST.get("kind", Snapshot.Kind.PREFERENCE)
+    if kind not in Snapshot.Kind.values:
+        raise Http404("No such kind of snapshot.")
     try:
-        snapshots.freeze(project=project, kind=Snapshot.Kind.PREFERENCE, created_by=person(request))
+        snapshots.freeze(project=project, kind=kind, created_by=person(request))
         messages.success(request, "Snapshot taken. Its files are written in the background.")
     except FeedbackError as err:
         messages.error(request, err.message)
@@ -33,7 +36,7 @@ def make(request: HttpRequest, slug: str) -> HttpResponse:
 def download(request: HttpRequest, slug: str, pk: int) -> HttpResponseBase:
     """All files of a snapshot as one ZIP file; one that cannot be used says why on the overview."""
     project = managed_project(request, slug)
-    snapshot = get_object_or_404(Snapshot.objects.defer("ranking_ids"), pk=pk, project=project)
+    snapshot = get_object_or_404(Snapshot.objects.defer("ranking_ids", "judgement_ids"), pk=pk, project=project)
     try:
         folder = snapshots.require_usable(snapshot)
     except FeedbackError as err:

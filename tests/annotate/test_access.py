@@ -18,7 +18,7 @@ from tests.annotate.reading import words_of
 READ = ["/", "/guidelines/{slug}/", "/settings/", "/work/{slot}/", "/work/{slot}/arrivals/", "/answers/"]
 READ += ["/answers/{comparison}/", "/consent/{slug}/"]
 BOTH = ["/settings/", "/consent/{slug}/"]  # read, and where something is said
-WORK_ACTS = ["rank", "skip", "send", "undo", "more", "end", "retry", "fewer", "verdict", "judge"]
+WORK_ACTS = ["rank", "skip", "send", "undo", "more", "end", "retry", "fewer", "verdict", "judge", "take-back"]
 ACTS = ["/next/{slug}/", "/own/{slug}/", *(f"/work/{{slot}}/{act}/" for act in WORK_ACTS)]
 DRAFT = "/work/{slot}/draft/"
 

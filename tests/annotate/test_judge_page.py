@@ -143,3 +143,27 @@ def test_the_pages_are_the_same_bytes_whatever_the_prober_and_others_said(look: 
     for one, other in zip(*looks, strict=True):
         assert one == other
     assert "I did the thing." in looks[0][0] and "Plainly" not in "".join(looks[0])
+
+
+def test_a_verdict_is_taken_back_after_sending_and_the_list_says_so(
+    as_alice: Client, as_bob: Client, project: Project, rules: list[Rule], alice: User
+) -> None:
+    slot = make.make_judge_slot(probed(rules[0]), name="alice")
+    assert "Take back" not in words_of(as_alice.get(f"/work/{slot.pk}/"))
+    make.make_verdict(slot, 4)
+    assert "Take back" in words_of(as_alice.get(f"/work/{slot.pk}/"))
+    assert as_bob.post(f"/work/{slot.pk}/take-back/").status_code == 404
+    words = words_of(as_alice.post(f"/work/{slot.pk}/take-back/", follow=True))
+    assert "Taken back. It counts no more, and somebody else is asked." in words
+    assert "Judged: probably followed, taken back" in words and "Look again" not in words
+    assert not RuleJudgement.objects.counted().filter(by_prober=False).exists()
+    assert slot.work_item.slots.filter(state="free").count() == 2
+    assert "There was nothing to take back." in words_of(as_alice.post(f"/work/{slot.pk}/take-back/", follow=True))
+
+
+def test_a_probers_verdict_has_no_way_back(as_alice: Client, project: Project, rules: list[Rule], alice: User) -> None:
+    slot = make.make_probe_slot(rules[0], name="alice")
+    make.make_verdict(slot)
+    assert "Take back" not in words_of(as_alice.get(f"/work/{slot.pk}/"))
+    assert as_alice.post(f"/work/{slot.pk}/take-back/").status_code == 409
+    assert as_alice.get(f"/work/{slot.pk}/take-back/").url == f"/work/{slot.pk}/"

@@ -127,6 +127,7 @@ def test_consent_veil_and_stop_by_keyboard(visit: Visitor, project: Project, rul
     press(page, "Enter")
     expect(said).to_be_focused()
     assert said.get_attribute("aria-hidden") is None
+    expect_status(page, "Saved")  # that it was uncovered; on its way later it would find the piece given up
     page.get_by_role("button", name="Stop these").focus()
     press(page, "Enter")
     expect(page.get_by_text("You get none of these.")).to_be_visible()

@@ -51,8 +51,9 @@ def draft(project: Project, maria: str) -> RuleSet:
     return found
 
 
-PATHS = ("", "rule/stays-kind/", "rule/stays-kind/?show=all", "rule/sells-nothing/", "versions/", "versions/1/",
-         "draft/", "draft/add/", "draft/rule/stays-kind/", "draft/compare/", "draft/discard/")  # fmt: skip
+PATHS = ("", "differing/", "differing/?rule=sells-nothing&decided=kept", "rule/stays-kind/",
+         "rule/stays-kind/?show=all", "rule/sells-nothing/", "versions/", "versions/1/", "draft/", "draft/add/",
+         "draft/rule/stays-kind/", "draft/compare/", "draft/discard/")  # fmt: skip
 
 
 def test_axe_finds_nothing(visit: Visitor, project: Project, draft: RuleSet) -> None:
@@ -128,3 +129,18 @@ def test_the_table_is_sorted_by_its_heads_at_every_width(visit: Visitor, project
         expect(page.locator("tbody th b").first).to_have_text("Stays kind")
         page.get_by_role("link", name="Rule", exact=True).click()
         expect(page.locator("tbody th b").first).to_have_text("Says when it is unsure")
+
+
+def test_one_more_person_is_asked_and_not_after_all_by_keyboard(
+    visit: Visitor, project: Project, draft: RuleSet
+) -> None:
+    make.make_member(project, "dora")
+    page = visit("maria").go(f"/projects/{project.slug}/rules/differing/")
+    page.get_by_label("Together they say").select_option("undecided")
+    page.get_by_role("button", name="Show these").press("Enter")
+    expect(page.get_by_label("Together they say")).to_have_value("undecided")
+    page.get_by_role("button", name="Ask one more person").first.press("Enter")
+    expect(page.locator("#notices")).to_contain_text("One more person is asked")
+    expect(page.get_by_label("Together they say")).to_have_value("undecided")
+    page.get_by_role("button", name="Undo").press("Enter")
+    expect(page.locator("#notices")).to_contain_text("Nobody more is asked about it.")

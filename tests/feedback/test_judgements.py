@@ -24,6 +24,7 @@ from feedback.errors import (
 )
 from feedback.models import Dialogue, Project, Rule, RuleJudgement, Slot, Turn, User, WorkItem
 from tests import make
+from tests.threads import at_once, raised
 
 pytestmark = pytest.mark.django_db
 KEY = UUID(int=1)
@@ -222,6 +223,31 @@ def test_a_judge_may_take_a_verdict_back_and_somebody_else_is_asked(slot: Slot, 
     assert sound()
 
 
+def test_a_late_verdict_that_counted_and_is_taken_back_is_asked_of_somebody_else(slot: Slot, project: Project) -> None:
+    Project.objects.update(judges_per_probe=1, other_rules_judged=0)
+    judge = make.make_judge_slot(make.make_verdict(slot))
+    make.lapse(judge)
+    assert make.make_verdict(judge, 2).counts
+    assert next_to_judge(project, "carol") is None
+    assert judgements.withdraw_judgement(slot=judge) is not None
+    assert next_to_judge(project, "bob") is None
+    again = next_to_judge(project, "carol")
+    assert again is not None and (again.work_item, again.number) == (judge.work_item, judge.number)
+    assert sound()
+
+
+def test_a_late_verdict_that_did_not_count_and_is_taken_back_asks_nobody(slot: Slot, project: Project) -> None:
+    Project.objects.update(judges_per_probe=1, other_rules_judged=0)
+    judge = make.make_judge_slot(make.make_verdict(slot))
+    make.lapse(judge)
+    make.make_verdict(next_to_judge(project, "carol"), 5)
+    assert not make.make_verdict(judge, 2).counts
+    assert judgements.withdraw_judgement(slot=judge) is not None
+    assert next_to_judge(project, "dora") is None
+    assert list(RuleJudgement.objects.counted().filter(by_prober=False).values_list("verdict", flat=True)) == [5]
+    assert sound()
+
+
 def test_a_prober_corrects_and_does_not_take_back(slot: Slot) -> None:
     make.make_verdict(slot)
     with pytest.raises(SlotClosed, match="can be corrected"):
@@ -414,3 +440,20 @@ def test_the_command_finds_nothing_wrong(slot: Slot, project: Project, capsys: p
     make.make_verdict(make.make_judge_slot(make.make_verdict(slot)), 3)
     call_command("check_invariants")
     assert "no violations" in capsys.readouterr().out
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True)
+def test_two_judges_at_once_for_the_last_place_are_one() -> None:
+    project = make.make_project(probes_open=True, judges_per_probe=1, other_rules_judged=0)
+    make.make_verdict(make.make_probe_slot(make.make_rule_set(project).rules.all()[0]))
+    people = [make.make_member(project, name) for name in ("bob", "ben")]
+    given = at_once(*[lambda user=user: slots.next_slot(user=user, project=project, kind="judge") for user in people])
+    assert not raised(given)
+    (slot,) = [one for one in given if one is not None]
+    assert Slot.objects.get(work_item__kind="judge") == slot
+    keys = (uuid4(), uuid4())
+    stored = at_once(*[lambda key=key: make.make_verdict(slot, 4, submit_key=key) for key in keys])  # two windows
+    assert len(raised(stored, AlreadyAnswered)) == 1
+    assert RuleJudgement.objects.filter(by_prober=False).count() == 1
+    assert sound()

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from feedback import consents, dialogues, generation, invariants, probing, queue, slots, tasks
+from feedback import consents, dialogues, generation, invariants, probing, queue, rule_figures, slots, tasks
 from feedback.dialogues import Phase
 from feedback.errors import (
     CandidatesNotReady,
@@ -15,6 +15,7 @@ from feedback.errors import (
     DialogueEnded,
     FeedbackError,
     NothingToProbe,
+    PolicyNotProbed,
     WordingChanged,
 )
 from feedback.models import (
@@ -34,6 +35,7 @@ from feedback.models import (
 )
 from feedback.probing import Lack, Tally
 from tests import make
+from tests.threads import at_once, raised
 
 pytestmark = pytest.mark.django_db
 
@@ -110,6 +112,41 @@ def test_who_serves_later_does_not_answer_a_probe_that_was_begun(project: Projec
 
 
 # Which rule
+
+
+def test_the_policy_a_manager_chose_is_probed_whoever_serves_and_counted_for_itself(project: Project) -> None:
+    make.make_rule_set(project)
+    other, maria = make.make_model(project, state="failed"), make.make_member(project, "maria", "manager")
+    begun = probe(project)
+    probing.choose_policy(project=project, policy=other, by=maria)
+    probing.choose_policy(project=project, policy=other, by=maria)
+    project.refresh_from_db()
+    assert probe(project, "bob").work_item.dialogue.policy == other
+    assert begun.work_item.dialogue.policy == project.policy != other
+    assert AuditEntry.objects.get(action="project.probed_policy_chosen").details == {"policy": "policy 2"}
+    probing.choose_policy(project=project, policy=None, by=maria)
+    project.refresh_from_db()
+    assert project.policy_to_probe == project.policy
+
+
+def test_what_is_no_policy_in_use_here_is_not_chosen(project: Project) -> None:
+    strange = make.make_model(make.make_project("orchard"))
+    retired, scorer = make.make_model(project, state="retired"), make.make_model(project, kind="rule")
+    for model in (strange, retired, scorer):
+        with pytest.raises(PolicyNotProbed):
+            probing.choose_policy(project=project, policy=model, by=None)
+        assert model not in probing.policies_to_choose(project)
+    assert Project.objects.get(pk=project.pk).probed_policy is None
+
+
+def test_a_chosen_policy_that_is_retired_later_leaves_the_probing_to_the_one_that_serves(project: Project) -> None:
+    make.make_rule_set(project)
+    other = make.make_model(project)
+    probing.choose_policy(project=project, policy=other, by=None)
+    other.state = "retired"
+    other.save(update_fields=["state"])
+    project.refresh_from_db()
+    assert probe(project).work_item.dialogue.policy == project.policy
 
 
 def test_rules_probed_less_come_first_and_then_the_order_of_the_set(project: Project) -> None:
@@ -308,6 +345,26 @@ def test_the_cap_holds_for_judging_too_and_not_for_another_rule_of_the_same_dial
 # The chat
 
 
+def test_a_reply_that_arrives_while_the_page_is_drawn_is_no_failure(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = make.make_probe_slot(make.make_rule_set(project).rules.all()[0], replies=0)
+    request = dialogues.send_message(slot=slot, text="Do the thing.", after_position=-1)
+    read = dialogues._newest_request
+
+    def reads_and_then_it_arrives(dialogue: Dialogue) -> GenerationRequest | None:
+        found = read(dialogue)
+        claimed = queue.claim(GenerationRequest, request.pk)
+        assert claimed is not None
+        generation.store_candidate(claimed, index=0, text="I did the thing.")
+        generation.complete_request(claimed)
+        return found
+
+    monkeypatch.setattr(dialogues, "_newest_request", reads_and_then_it_arrives)
+    chat = dialogues.look_at_chat(slot)
+    assert chat.phase == Phase.YOUR_TURN and chat.turns[-1].content == "I did the thing."
+
+
 def test_a_single_reply_is_said_at_once_and_leaves_no_question(project: Project) -> None:
     slot = make.make_probe_slot(make.make_rule_set(project).rules.all()[0])
     chat = dialogues.look_at_chat(slot)
@@ -440,3 +497,40 @@ def test_errors_say_what_to_do() -> None:
     for error in (ConsentNeeded, NothingToProbe, WordingChanged):
         assert issubclass(error, FeedbackError) and error.code != FeedbackError.code
     assert set(probing.SAID) == set(Lack)
+
+
+# At the same moment
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True)
+def test_two_probers_at_once_are_given_two_rules() -> None:
+    project = make.make_project(probes_open=True)
+    make.make_rule_set(project)
+    people = [make.make_member(project, name) for name in ("alice", "bob")]
+    given = at_once(*[lambda user=user: probing.next_probe(user=user, project=project) for user in people])
+    assert not raised(given)
+    assert sorted(rule_of(slot) for slot in given) == [1, 2]
+    assert [slot.annotator for slot in given] == people
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True)
+def test_two_probers_at_once_do_not_go_beyond_a_quota() -> None:
+    project = make.make_project(probes_open=True)
+    make.make_rule_set(project, rules=1, probe_quota=1)
+    people = [make.make_member(project, name) for name in ("alice", "bob")]
+    given = at_once(*[lambda user=user: probing.next_probe(user=user, project=project) for user in people])
+    assert len(raised(given, NothingToProbe)) == 1
+    assert Probe.objects.count() == 1
+
+
+def test_a_probe_is_counted_and_broken_as_the_managers_page_has_it(project: Project) -> None:
+    rule = make.make_rule_set(project, rules=1).rules.get()
+    for name, prober, judge in (("alice", 1, 5), ("bob", 2, None), ("ben", 4, 1)):
+        dialogue = make.make_verdict(make.make_probe_slot(rule, name=name), prober).dialogue
+        if judge is not None:
+            make.make_judgement(dialogue.probe, name="dora", verdict=judge)
+    (tally,) = probing.tallies(rule.rule_set, policy_id=project.policy_id or 0)
+    (figures,) = rule_figures.figures_of(rule.rule_set).rules
+    assert (tally.ended, tally.broken) == (figures.probes, figures.broken.hits) == (3, 2)

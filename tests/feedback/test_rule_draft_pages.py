@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from feedback import rule_sets
+from feedback import rule_lineage, rule_sets
 from feedback.models import AuditEntry, Project, RuleSet, User
 from tests import make
 from tests.feedback.test_rules_page import address, text_of
@@ -136,7 +136,7 @@ def test_publishing_asks_what_changed_words_mean(manager, project, published, dr
     assert "Rule set 2 is published and frozen." in reply.content.decode()
     draft.refresh_from_db()
     assert (draft.state, draft.note, draft.published_by.username) == ("published", "Clearer.", "maria")
-    assert rule_sets.judgements_of(draft.rules.get(key="r1")).count() == 1
+    assert rule_lineage.judgements_of(draft.rules.get(key="r1")).count() == 1
 
 
 def test_a_draft_that_changed_since_is_shown_again_instead_of_published(manager, project, draft):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from feedback import rule_sets, rule_texts
+from feedback import rule_lineage, rule_sets, rule_texts
 from feedback.errors import (
     DecisionMissing,
     DraftInTheWay,
@@ -294,15 +294,15 @@ def test_judgements_count_along_what_a_rule_continues(project, published, draft,
     rule_sets.publish(draft=third, by=maria, decisions={"r1": "stale"})
 
     def counted(rule_set: RuleSet) -> set[RuleJudgement]:
-        return set(rule_sets.judgements_of(rule_set.rules.get(key="r1")))
+        return set(rule_lineage.judgements_of(rule_set.rules.get(key="r1")))
 
     assert counted(published) == {first}
     assert counted(draft) == {first, second}
     assert counted(third) == set()
-    assert [rule.rule_set.number for rule in rule_sets.lineage(third.rules.get(key="r2"))] == [3, 2, 1]
+    assert [rule.rule_set.number for rule in rule_lineage.lineage(third.rules.get(key="r2"))] == [3, 2, 1]
     rules = list(third.rules.select_related("rule_set"))
-    found = rule_sets.lineages(rules)
-    expected = {one.pk: rule.pk for rule in rules for one in rule_sets.lineage(rule)}
+    found = rule_lineage.lineages(rules)
+    expected = {one.pk: rule.pk for rule in rules for one in rule_lineage.lineage(rule)}
     assert found == expected and len(found) == 7
 
 
@@ -310,7 +310,7 @@ def test_only_judgements_in_force_count(published) -> None:
     judgement = make.make_judgement(make.make_probe(published.rules.get(key="r1")))
     judgement.pk, judgement.revision, judgement.withdrawn = None, 2, True
     judgement.save(force_insert=True)
-    assert not rule_sets.judgements_of(published.rules.get(key="r1")).exists()
+    assert not rule_lineage.judgements_of(published.rules.get(key="r1")).exists()
 
 
 def test_a_rule_that_comes_back_in_its_own_words_goes_on_and_in_others_begins_anew(project, published, maria) -> None:
@@ -324,7 +324,7 @@ def test_a_rule_that_comes_back_in_its_own_words_goes_on_and_in_others_begins_an
         words = {"wording": "Other words."} if rule.key == "r2" else {}
         rule_sets.add_rule(draft=back, by=maria, key=rule.key, **(rule_sets.values_of(rule) | words))
     rule_sets.publish(draft=back, by=maria)
-    assert list(rule_sets.judgements_of(back.rules.get(key="r1"))) == [kept]
+    assert list(rule_lineage.judgements_of(back.rules.get(key="r1"))) == [kept]
     assert back.rules.get(key="r2").continues is None
 
 

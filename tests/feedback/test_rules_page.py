@@ -40,7 +40,8 @@ def text_of(client: Client, path: str) -> str:
 
 PAGES = [("rules",), ("rule", "r1"), ("rule_versions",), ("rule_version", 1), ("rule_draft",), ("add_rule",),
          ("edit_rule", "r1"), ("compare_rules",), ("discard_rules",)]  # fmt: skip
-DEEDS = [("open_rule_draft",), ("move_rule", "r1"), ("remove_rule", "r1"), ("bring_back_rule", "r1")]
+DEEDS = [("open_rule_draft",), ("move_rule", "r1"), ("remove_rule", "r1"), ("bring_back_rule", "r1"),
+         ("choose_probed_policy",)]  # fmt: skip
 
 
 # Who may see them
@@ -90,6 +91,29 @@ def test_the_navigation_leads_there_and_says_where_one_is(manager, project, rule
         assert f'<a href="{address(project)}" aria-current="page">Rules</a>' in text_of(
             manager, address(project, name, *args)
         )
+
+
+# Which policy is probed
+
+
+def test_a_manager_chooses_the_policy_that_is_probed_and_its_figures_are_shown(manager, project, rules):
+    other = make.make_model(project, name="careful")
+    body = text_of(manager, address(project))
+    assert "whichever policy serves: policy 1 now" in body and "policy 2, careful (trained)" in body
+    reply = manager.post(address(project, "choose_probed_policy"), {"policy": other.pk}, follow=True)
+    body = " ".join(reply.content.decode().split())
+    assert "Policy 2 is probed from the next probe on." in body and "Policy 2 was not probed yet." in body
+    assert f'<option value="{other.pk}" selected>' in body
+    manager.post(address(project, "choose_probed_policy"), {"policy": ""})
+    assert Project.objects.get().probed_policy is None
+
+
+def test_a_policy_of_nobody_or_of_others_is_not_found(manager, project, rules):
+    strange = make.make_model(make.make_project("orchard"))
+    for choice in (strange.pk, 999_999):
+        reply = manager.post(address(project, "choose_probed_policy"), {"policy": choice})
+        assert reply.status_code == 404, choice
+    assert Project.objects.get(pk=project.pk).probed_policy is None
 
 
 # What the page says first

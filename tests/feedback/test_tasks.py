@@ -45,7 +45,7 @@ def test_the_sweep_brings_back_rings_and_opens(rung: list[tuple[str, int]], capl
     assert dialogues.unclaimed_dialogues(project).count() == 2
     first = GenerationRequest.objects.earliest("pk")
     assert ("rewardtrain.generate_candidates", first.pk) in rung
-    assert "swept lapsed=1 abandoned=0 rung=1 opened=2 again=0" in caplog.text
+    assert "swept lapsed=1 abandoned=0 rung=1 opened=2 again=0 handed=0" in caplog.text
 
 
 def test_sweeping_again_changes_nothing_and_says_nothing(
