@@ -29,7 +29,13 @@ ALGORITHMS = tuple(TITLES)
 RESUMABLE = (PPO, BEST_OF_N)
 COMPUTING = {"device": "cpu", "dtype": "float32", "mixed_precision": "off", "processes": 1}
 """How every algorithm but PPO computes, whatever the machine has: there is nothing to choose."""
-SHARED = ("reward_model", "sampling", "lora", *COMPUTING)  # what settings of one algorithm also say about another
+SHARED = (
+    "reward_model",
+    "rule_model",
+    "sampling",
+    "lora",
+    *COMPUTING,
+)  # what settings of one algorithm also say about another
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class LearningSettings(Settings):
 
 @dataclass(frozen=True)
 class DrawingSettings(LearningSettings):
-    """What algorithms have that learn from replies the policy draws, several to each prompt."""
+    """What algorithms have that learn from replies the policy draws, several to each prompt. Rules pay as in PPO."""
 
     updates: int = 32
     samples_per_update: int = 256
@@ -80,6 +86,8 @@ class DrawingSettings(LearningSettings):
     malformed_penalty: float = 1.0
     repetition_penalty: float = 0.0
     reward_clip: float = 5.0
+    rule_weight: float = 1.0
+    probe_share: float = 0.5
     share_prefix: bool = True
 
     def problems(self) -> list[str]:
@@ -87,8 +95,10 @@ class DrawingSettings(LearningSettings):
             self, "updates", "samples_per_update", "samples_per_prompt", "passes", "minibatch_size", "reward_clip"
         )
         found += _not_negative(
-            self, "warmup_updates", "length_penalty", "length_free_tokens", "malformed_penalty", "repetition_penalty"
-        )
+            self, "warmup_updates", "length_penalty", "length_free_tokens", "malformed_penalty", "repetition_penalty",
+            "rule_weight",
+        )  # fmt: skip
+        found += _shares(self, "probe_share")
         return found + _divided(self, "samples_per_update", "samples_per_prompt")
 
     def as_drawn(self, **more: Any) -> PpoSettings:
@@ -197,8 +207,8 @@ CLASSES: dict[str, type[AnySettings]] = {
 }  # fmt: skip
 DRAWN = (
     "updates", "samples_per_update", "samples_per_prompt", "divergence_kl_nats", "collapse_distinct_rate",
-    "length_penalty", "length_free_tokens", "malformed_penalty", "repetition_penalty", "reward_clip", "share_prefix",
-    "seed", "sampling",
+    "length_penalty", "length_free_tokens", "malformed_penalty", "repetition_penalty", "reward_clip", "rule_weight",
+    "probe_share", "share_prefix", "seed", "sampling",
 )  # fmt: skip
 
 

@@ -12,14 +12,16 @@ from rewardtrain.begun import Begun
 from rewardtrain.errors import NothingToLearn
 from rewardtrain.hyperparameters import PpoSettings
 from rewardtrain.models import TrainingRun
-from rewardtrain.reward_terms import ledger_row, load_scorer, measure_scale
+from rewardtrain.probe_openings import openings_at
+from rewardtrain.reward_terms import ledger_row, load_scorer, paying_terms, scales_of
 from rewardtrain.run_files import Outcome, folder_of, keeper_of, save_outcome
+from rewardtrain.team import ALONE
 from rewardtrain.training_data import as_comparison, own_share, training_prompts
 
 if TYPE_CHECKING:
     from rewardtrain import best_of_n
     from rewardtrain.policy import Policy, ReferencePolicy
-    from rewardtrain.rollouts import LedgerEntry, WeightedReward
+    from rewardtrain.rollouts import LedgerEntry, Reward
     from rewardtrain.runs import Silent
 
 
@@ -37,38 +39,27 @@ def improve_policy(run: TrainingRun, reporter: Silent) -> Outcome:
     )
     policy = Policy(loaded.network, loaded.tokenizer).eval()  # the value head is PPO's
     ref_policy = reference_policy(policy)
-    prompts = training_prompts(run, begun.prompt_ids)
-    rewards = _rewards(run, reporter, begun, policy, prompts)
+    prompts = training_prompts(run, begun.prompt_ids, openings_at(begun.probe_cuts))
+    rewards: list[Reward] = []
+    if begun.reward_model is not None:  # DPO may have none to be watched by
+        rewards = paying_terms(begun, load_scorer(begun.reward_model), policy, prompts, keep=reporter.keep)
     result = _TRAINERS[type(settings)](run, reporter, settings, begun, policy, ref_policy, prompts, rewards)
     kl_nats = kl_to_start(Drawer(policy, ref_policy, prompts, [], settings.as_drawn()))
     result |= {
         "reward_model": begun.reward_model.pk if begun.reward_model else None,
-        "scale": {reward.name: {"mean": reward.mean, "std": reward.std} for reward in rewards},
+        "rule_model": begun.rule_model.pk if begun.rule_model else None,
+        "rules": [rule.pk for rule in begun.rules] if begun.rule_model else [],
+        "scale": scales_of(begun),
         "prompts": len(prompts),
+        "probe_openings": len(begun.probe_cuts),
         "kl_nats": kl_nats,
     }
     return save_outcome(run, "policy", policy.save, result=result, figures={"kl_nats": round(kl_nats, 3)})
 
 
-def _rewards(
-    run: TrainingRun, reporter: Silent, begun: Begun, policy: Policy, prompts: list[Any]
-) -> list[WeightedReward]:
-    """The reward model in standard deviations over the start's replies; none where DPO has none to be watched by."""
-    from rewardtrain.rollouts import WeightedReward
-
-    if begun.reward_model is None:
-        return []
-    scorer = load_scorer(begun.reward_model)
-    if begun.scale is None:
-        begun.scale = measure_scale(policy, scorer, prompts, begun.settings)
-        reporter.keep(begun=begun.to_json())
-    mean, std = begun.scale
-    return [WeightedReward("preference", 1.0, scorer, mean=mean, std=std)]
-
-
 def _by_rloo(
     run: TrainingRun, reporter: Silent, settings: RlooSettings, begun: Begun, policy: Policy,
-    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[WeightedReward],
+    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[Reward],
 ) -> dict[str, Any]:  # fmt: skip
     from rewardtrain.trl_training import train_by_rloo
 
@@ -81,7 +72,7 @@ def _by_rloo(
 
 def _by_dpo(
     run: TrainingRun, reporter: Silent, settings: DpoSettings, begun: Begun, policy: Policy,
-    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[WeightedReward],
+    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[Reward],
 ) -> dict[str, Any]:  # fmt: skip
     """On the comparisons that also taught the round's first reward model; the second's stay unseen."""
     from rewardtrain.trl_training import train_by_dpo
@@ -104,7 +95,7 @@ def _by_dpo(
 
 def _by_best_of_n(
     run: TrainingRun, reporter: Silent, settings: BestOfNSettings, begun: Begun, policy: Policy,
-    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[WeightedReward],
+    ref_policy: ReferencePolicy, prompts: list[Any], rewards: list[Reward],
 ) -> dict[str, Any]:  # fmt: skip
     from rewardtrain import best_of_n
 
@@ -114,7 +105,7 @@ def _by_best_of_n(
         on_begin=reporter.begin,
         on_step=lambda step: reporter.step(step.step, step.steps, best_of_n_figures(step)),
         ledger=_ledger(run, reporter),
-        keeper=keeper_of(run, reporter, settings.checkpoint_seconds, reward_model=begun.reward_model.content_hash),
+        keeper=keeper_of(run, reporter, settings.checkpoint_seconds, ALONE, **begun.models()),
     )  # fmt: skip
     return {"samples": trained.samples, "optimizer_tokens": trained.optimizer_tokens}
 

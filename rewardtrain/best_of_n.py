@@ -17,7 +17,7 @@ from rewardtrain.hyperparameters import learning_rate_share
 from rewardtrain.lora import trainable_parameters
 from rewardtrain.optimizer import adamw, set_share
 from rewardtrain.policy import Policy, ReferencePolicy
-from rewardtrain.rollouts import Advice, LedgerEntry, Prompt, Rollout, WeightedReward, ledger_entries
+from rewardtrain.rollouts import Advice, LedgerEntry, Prompt, Reward, Rollout, ledger_entries
 from rewardtrain.seeds import stable_seed
 from rewardtrain.shared_prefix import length_buckets
 from rewardtrain.training_state import (
@@ -68,7 +68,7 @@ def train_policy(
     *,
     policy: Policy,
     ref_policy: ReferencePolicy,
-    rewards: Sequence[WeightedReward],
+    rewards: Sequence[Reward],
     settings: BestOfNSettings,
     on_begin: Callable[[int, int], object] = lambda steps, done: None,
     on_step: Callable[[BestOfNStep], object] = lambda step: None,
@@ -196,9 +196,7 @@ def _resume(
             "start": weights_hash(drawer.policy),
             "reference": weights_hash(drawer.ref_policy.policy),
             "prompts": data_hash(one.ids for one in drawer.encoded),
-            "rewards": [
-                {"name": one.name, "weight": one.weight, "mean": one.mean, "std": one.std} for one in drawer.rewards
-            ],
+            "rewards": [one.identity() for one in drawer.rewards],
         }
     )
     if state is None:

@@ -34,10 +34,13 @@ You may skip any dialogue; it costs nothing.
 
 
 @transaction.atomic
-def seed_desk(*, slug: str = "plant-desk", name: str = "Plant desk", **settings: Any) -> Project:
+def seed_desk(
+    *, slug: str = "plant-desk", name: str = "Plant desk", provoking: bool = True, **settings: Any
+) -> Project:
     """The plant desk with prompts, rules and the starter policy serving; what is there already is left as it is.
 
-    settings  fields of Project that differ from their defaults
+    provoking  openings that are meant to break a rule are among the prompts
+    settings   fields of Project that differ from their defaults
     """
     project, made = Project.objects.get_or_create(
         slug=slug,
@@ -45,6 +48,8 @@ def seed_desk(*, slug: str = "plant-desk", name: str = "Plant desk", **settings:
     )
     if made or not project.prompts.exists():
         for opening in openings():
+            if opening.rule and not provoking:
+                continue
             add_prompt(
                 project=project,
                 messages=[{"role": "user", "content": opening.text}],

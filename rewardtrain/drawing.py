@@ -13,11 +13,12 @@ from rewardtrain.rollouts import (
     PPO_ADVICE,
     Advice,
     Prompt,
+    Reward,
     Rollout,
-    WeightedReward,
     by_reference,
     check_rollout,
-    prompts_of_update,
+    mean_chances,
+    places_of_update,
     sample_rollout,
     score,
 )
@@ -40,7 +41,7 @@ class Drawer:
     policy: Policy
     ref_policy: ReferencePolicy
     prompts: Sequence[Prompt]
-    rewards: Sequence[WeightedReward]
+    rewards: Sequence[Reward]
     settings: PpoSettings
     advice: Advice = PPO_ADVICE
     encoded: list[EncodedPrompt] = field(init=False)
@@ -53,7 +54,7 @@ class Drawer:
 
     def places(self, step: int) -> list[int]:
         """The prompts of update `step` (from 0), as PPO takes them."""
-        return prompts_of_update(len(self.prompts), step, self.settings)
+        return places_of_update(self.prompts, step, self.settings)
 
     def draw(self, step: int, places: Sequence[int] | None = None) -> Rollout:
         """The samples of update `step` (from 0), scored.
@@ -81,6 +82,7 @@ def figures(rollout: Rollout) -> dict[str, float]:
         "finished_rate": sum(reply.finished for reply in replies) / len(replies),
         "distinct_rate": len({reply.text for reply in replies}) / len(replies),
         **{name: float(term.mean()) for name, term in rollout.terms.items()},
+        **mean_chances(rollout),
     }
     return {f"ppo/{name}": value for name, value in named.items()}
 

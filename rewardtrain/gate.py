@@ -22,7 +22,11 @@ class GateSettings(Settings):
     most_unfinished_rise points (0 to 1) by which the share of replies cut off before their end may rise
     most_copies          share of the old policy's distinct replies that may be lost
     second_share         share of training comparisons kept for the second reward model alone
-    shown_samples        samples kept in the report, the worst for the new policy first
+    shown_samples        samples kept in the report, the worst for the new policy first; of probes as many again
+    probe_openings       openings of held-out probes measured at most, where the round had a rule model
+    replies_per_probe    replies of either policy to each of them
+    fewest_per_rule      below so many probes a rule is shown and refuses nothing
+    least_rise           points (0 to 1) by which the chance of a breach may rise and still count as unchanged
     """
 
     prompts: int = 160
@@ -33,13 +37,24 @@ class GateSettings(Settings):
     most_copies: float = 0.30
     second_share: float = 0.2
     shown_samples: int = 40
+    probe_openings: int = 160
+    replies_per_probe: int = 4
+    fewest_per_rule: int = 5
+    least_rise: float = 0.01
 
     def problems(self) -> list[str]:
         found = []
         for name in ("prompts", "fewest_prompts"):
             if getattr(self, name) < 2:
                 found.append(f"Set {name} of the gate to at least 2 (it is {getattr(self, name)}).")
-        for name in ("most_length_change", "most_kl_nats", "most_unfinished_rise", "shown_samples"):
+        if self.replies_per_probe < 1:
+            found.append(f"Set replies_per_probe of the gate to at least 1 (it is {self.replies_per_probe}).")
+        if self.fewest_per_rule < 2:
+            found.append(f"Set fewest_per_rule of the gate to at least 2 (it is {self.fewest_per_rule}).")
+        for name in (
+            "most_length_change", "most_kl_nats", "most_unfinished_rise", "shown_samples", "probe_openings",
+            "least_rise",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 found.append(f"Set {name} of the gate to 0 or more (it is {getattr(self, name)}).")
         for name in ("second_share", "most_copies"):
@@ -64,7 +79,10 @@ class GateSettings(Settings):
 
 @dataclass(frozen=True)
 class Reply:
-    """One measured reply: its text, length, the reward models' scores, and its KL to the old policy."""
+    """One measured reply: its text, length, the reward models' scores, and its KL to the old policy.
+
+    broken  mean chance over the rules that it broke one; None where none was asked about
+    """
 
     text: str
     tokens: int
@@ -72,6 +90,7 @@ class Reply:
     score: float
     second_score: float | None
     kl_nats: float = 0.0
+    broken: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,10 +102,13 @@ class Sample:
     after: Reply
 
 
-def gate_report(samples: Sequence[Sample], settings: GateSettings) -> dict[str, Any]:
+def gate_report(
+    samples: Sequence[Sample], settings: GateSettings, *, more_lines: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     """The report a round keeps: a line per question, failed ones first, and the samples behind them.
 
-    Raises  ValueError when there is too little to measure
+    more_lines  about rules (`gate_rules.rule_lines`)
+    Raises      ValueError when there is too little to measure
     """
     if problem := settings.problem_with(len(samples)):
         raise ValueError(problem)
@@ -97,6 +119,7 @@ def gate_report(samples: Sequence[Sample], settings: GateSettings) -> dict[str, 
         _kl_line(samples, settings),
         _unfinished_line(samples, settings),
         _copies_line(samples, settings),
+        *more_lines,
     ]
     lines.sort(key=lambda line: line["passed"])
     worst = sorted(samples, key=lambda sample: sample.after.score - sample.before.score)
@@ -108,7 +131,8 @@ def gate_report(samples: Sequence[Sample], settings: GateSettings) -> dict[str, 
     }
 
 
-def _line(key: str, name: str, found: str, wanted: str, passed: bool, value: float) -> dict[str, Any]:
+def line(key: str, name: str, found: str, wanted: str, passed: bool, value: float) -> dict[str, Any]:
+    """One question of a gate and its answer, as the report keeps it."""
     return {"key": key, "name": name, "found": found, "wanted": wanted, "passed": bool(passed), "value": value}
 
 
@@ -117,7 +141,7 @@ def _reward_line(key: str, name: str, gains: Sequence[float]) -> dict[str, Any]:
     gain, error = mean_and_error(gains)
     spread = t_quantile(0.95, len(gains) - 1) * error
     found = f"{gain:+.2f} ± {spread:.2f}"
-    return _line(key, name, found, "above 0", math.isfinite(gain) and gain - spread > 0, gain)
+    return line(key, name, found, "above 0", math.isfinite(gain) and gain - spread > 0, gain)
 
 
 def _second_line(samples: Sequence[Sample]) -> list[dict[str, Any]]:
@@ -130,23 +154,23 @@ def _second_line(samples: Sequence[Sample]) -> list[dict[str, Any]]:
 
 
 def _length_line(samples: Sequence[Sample], settings: GateSettings) -> dict[str, Any]:
-    before = _mean([sample.before.tokens for sample in samples])
-    after = _mean([sample.after.tokens for sample in samples])
+    before = mean([sample.before.tokens for sample in samples])
+    after = mean([sample.after.tokens for sample in samples])
     change = after / before - 1 if before else 0.0
     wanted = f"within {settings.most_length_change:.0%}"
-    return _line("length", "Reply length", f"{change:+.0%}", wanted, abs(change) <= settings.most_length_change, change)
+    return line("length", "Reply length", f"{change:+.0%}", wanted, abs(change) <= settings.most_length_change, change)
 
 
 def _kl_line(samples: Sequence[Sample], settings: GateSettings) -> dict[str, Any]:
-    kl = _mean([sample.after.kl_nats for sample in samples])
+    kl = mean([sample.after.kl_nats for sample in samples])
     passed = math.isfinite(kl) and kl <= settings.most_kl_nats
-    return _line("kl", "KL from the policy before", f"{kl:.1f} nats", f"at most {settings.most_kl_nats:g}", passed, kl)
+    return line("kl", "KL from the policy before", f"{kl:.1f} nats", f"at most {settings.most_kl_nats:g}", passed, kl)
 
 
 def _unfinished_line(samples: Sequence[Sample], settings: GateSettings) -> dict[str, Any]:
-    before = _mean([not sample.before.finished for sample in samples])
-    after = _mean([not sample.after.finished for sample in samples])
-    return _line(
+    before = mean([not sample.before.finished for sample in samples])
+    after = mean([not sample.after.finished for sample in samples])
+    return line(
         "unfinished",
         "Replies cut off before their end",
         f"{before:.0%} → {after:.0%}",
@@ -162,7 +186,7 @@ def _copies_line(samples: Sequence[Sample], settings: GateSettings) -> dict[str,
     after = len({sample.after.text for sample in samples})
     least = (1 - settings.most_copies) * before
     wanted = f"at least {math.ceil(least)}"
-    return _line("distinct", "Distinct replies", f"{before} → {after}", wanted, after >= least, after / before)
+    return line("distinct", "Distinct replies", f"{before} → {after}", wanted, after >= least, after / before)
 
 
 def _shown(sample: Sample) -> dict[str, Any]:
@@ -172,17 +196,26 @@ def _shown(sample: Sample) -> dict[str, Any]:
         "after": {"text": sample.after.text, "tokens": sample.after.tokens},
         "score_before": round(sample.before.score, 4),
         "score_after": round(sample.after.score, 4),
+        **_shown_broken(sample),
     }
+
+
+def _shown_broken(sample: Sample) -> dict[str, float]:
+    before, after = sample.before.broken, sample.after.broken
+    return (
+        {} if before is None or after is None else {"broken_before": round(before, 4), "broken_after": round(after, 4)}
+    )
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """The mean and its standard error (infinite for a single value)."""
-    mean = _mean(values)
+    middle = mean(values)
     if len(values) < 2:
-        return mean, math.inf
-    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return mean, math.sqrt(variance / len(values))
+        return middle, math.inf
+    variance = sum((value - middle) ** 2 for value in values) / (len(values) - 1)
+    return middle, math.sqrt(variance / len(values))
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+    """The mean of one value or more."""
     return sum(values) / len(values)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from feedback.word_diff import Stretch, marked_words
+from rewardtrain.gate_rules import EACH, KEYS, PROBED
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class GateSample:
     marked: list[Stretch]
     score_before: float | None
     score_after: float | None
+    rule: str = ""  # name of the rule that the prompt probes
+    broken_before: float | None = None  # chance that a rule was broken
+    broken_after: float | None = None
 
     @property
     def next_number(self) -> int | None:
@@ -40,7 +44,9 @@ def sample_of(report: dict[str, Any], *, number: int = 1, by: str = "") -> GateS
     by      the key of the line the samples are read for; empty: the first line that failed
     """
     by = by or first_failed(report)
-    samples = sorted(report.get("samples", []), key=_order(report, by))
+    probes = by in (PROBED, EACH)
+    found = [sample for sample in report.get("samples", []) if ("rule" in sample) == probes]
+    samples = sorted(found, key=_order(report, by))
     if not samples:
         return None
     number = min(max(1, number), len(samples))
@@ -57,6 +63,9 @@ def sample_of(report: dict[str, Any], *, number: int = 1, by: str = "") -> GateS
         marked=marked_words(sample["before"]["text"], sample["after"]["text"]),
         score_before=sample.get("score_before"),
         score_after=sample.get("score_after"),
+        rule=sample.get("rule", ""),
+        broken_before=sample.get("broken_before") if by in KEYS else None,
+        broken_after=sample.get("broken_after") if by in KEYS else None,
     )
 
 
@@ -71,13 +80,18 @@ def sorted_lines(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _order(report: dict[str, Any], by: str) -> Callable[[dict[str, Any]], float]:
-    """What shows a line best comes first: the most added words for its length, the greatest loss for its reward."""
+    """What shows a line best comes first: the most added words for its length, the greatest loss for its reward.
+
+    For rules it is the greatest rise of the chance that one was broken.
+    """
     if by == "length":
         shrank = any(
             line["key"] == "length" and str(line.get("found", "")).startswith(("-", "−"))
             for line in report.get("lines", [])
         )
         return lambda sample: _grown(sample) if shrank else -_grown(sample)
+    if by in KEYS:
+        return lambda sample: (sample.get("broken_before") or 0.0) - (sample.get("broken_after") or 0.0)
     return lambda sample: (sample.get("score_after") or 0.0) - (sample.get("score_before") or 0.0)
 
 

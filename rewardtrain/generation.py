@@ -1,4 +1,4 @@
-"""Make the replies that requests wait for: claim, batch, draw, redraw copies, store each as it is made.
+"""Make the replies that requests wait for: claim, batch, draw, choose, redraw copies, store each as it is made.
 
 No torch here: a backend loads what it needs.
 """
@@ -11,7 +11,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
@@ -22,6 +22,7 @@ from feedback.generation import complete_request, store_candidate
 from feedback.models import GenerationRequest, ModelVersion, Turn
 from rewardtrain.backends import Backend, Draw, FailedJob, GenerationJob, MadeReply, backend_for
 from rewardtrain.model_files import hold_to
+from rewardtrain.reply_chooser import CannotChoose, Chooser, chooser_for
 from rewardtrain.seeds import candidate_seed
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ def _in_groups(requests: Iterable[GenerationRequest]) -> dict[tuple[ModelVersion
 def _answer_group(version: ModelVersion, sampling: Mapping[str, Any], requests: Sequence[GenerationRequest]) -> None:
     """Answer requests to one model. Whatever goes wrong ends on the rows it concerns."""
     started = time.monotonic()
-    unfinished = {request.pk: Unfinished.of(request) for request in requests}
+    chooser, unreranked_because = _chooser(version, sampling, requests)
+    unfinished = {request.pk: Unfinished.of(request, chooser, unreranked_because) for request in requests}
     try:
         _draw_until_finished(backend_for(version), version, sampling, list(unfinished.values()))
     except Exception as err:  # noqa: BLE001 - the worker's outermost edge: the reason goes onto every row left over
@@ -83,6 +85,23 @@ def _answer_group(version: ModelVersion, sampling: Mapping[str, Any], requests: 
             each.fail(err if isinstance(err, GenerationFailed) else GenerationFailed(_said_by(err)))
     seconds = time.monotonic() - started
     logger.info("requests worked on model=%s requests=%s seconds=%.2f", version.pk, len(requests), seconds)
+
+
+def _chooser(
+    version: ModelVersion, sampling: Mapping[str, Any], requests: Sequence[GenerationRequest]
+) -> tuple[Chooser | None, str]:
+    """Who chooses among the draws of these requests, where any wants several; or why nobody does."""
+    if all(request.draws == 1 for request in requests):
+        return None, ""
+    if sampling.get("temperature") == 0:
+        return None, "At temperature 0 each draw is the same, so there is nothing to choose from."
+    try:
+        return chooser_for(version.project), ""
+    except CannotChoose as err:
+        return None, str(err)
+    except Exception as err:  # noqa: BLE001 - no fault of what chooses may cost a reply
+        logger.exception("no chooser model=%s", version.pk)
+        return None, f"Nothing could choose among the draws: {type(err).__name__}: {err}"[:300]
 
 
 def _said_by(err: Exception) -> str:
@@ -107,45 +126,66 @@ def _draw_until_finished(
 
 @dataclass
 class Unfinished:
-    """A request this worker holds: the replies it has, and which draw each missing one is at."""
+    """A request this worker holds: the replies it has, and which try each missing one is at.
+
+    A try is one draw, or where the project wants replies chosen as many as it says: the best that no sibling has said
+    is shown, the others are dropped. Try t has the draws t·n to t·n + n - 1, each with a seed of its own.
+    """
 
     request: GenerationRequest
     messages: list[dict[str, str]]
     texts: set[str]
-    draws: dict[int, int]  # {index: draw to make next}; empty when nothing is missing
+    tries: dict[int, int]  # {index: try to make next}; empty when nothing is missing
+    chooser: Chooser | None = None
+    unreranked_because: str = ""
     redraws: int = REDRAWS
+    made: dict[int, list[MadeReply]] = field(default_factory=dict)  # {index: draws of its try that are there}
     is_open: bool = True
     empty: int = 0
     copies: int = 0
     given: int = 0  # replies the backend gave in this pass
 
     @classmethod
-    def of(cls, request: GenerationRequest) -> Unfinished:
+    def of(cls, request: GenerationRequest, chooser: Chooser | None = None, unreranked_because: str = "") -> Unfinished:
         """What a request still lacks; what a worker before this one stored is kept."""
         stored = {candidate.index: candidate.text for candidate in request.candidates.all()}
         missing = [index for index in range(request.wanted) if index not in stored]
         redraws = 0 if request.sampling.get("temperature") == 0 else REDRAWS  # without chance each draw is the same
-        return cls(request, _messages(request), set(stored.values()), dict.fromkeys(missing, 0), redraws)
+        wants_choice = request.draws > 1
+        return cls(
+            request, _messages(request), set(stored.values()), dict.fromkeys(missing, 0),
+            chooser if wants_choice else None, unreranked_because if wants_choice else "", redraws,
+        )  # fmt: skip
+
+    @property
+    def draws(self) -> int:
+        """How many replies a try has: one where nobody could choose among them."""
+        return self.request.draws if self.chooser is not None else 1
 
     def job(self) -> GenerationJob:
-        """What the backend is asked for: every missing reply at the draw it is at."""
+        """What the backend is asked for: the draws that are missing of every missing reply's try."""
         self.given = 0
-        wanted = (Draw(index, draw, candidate_seed(self.request.pk, index, draw)) for index, draw in self.draws.items())
+        wanted = (
+            Draw(index, draw, candidate_seed(self.request.pk, index, draw))
+            for index, tried in self.tries.items()
+            for draw in range(tried * self.draws, (tried + 1) * self.draws)
+            if draw not in {made.draw.draw for made in self.made.get(index, [])}
+        )
         return GenerationJob(self.request.pk, self.messages, tuple(wanted))
 
     def take(self, result: MadeReply | FailedJob) -> None:
-        """Store a reply, or have it drawn again; a failure ends the request's attempt."""
+        """Keep a draw; once its try is whole, store its best or have it drawn again. A failure ends the attempt."""
         if not self.is_open:
             return
         if isinstance(result, FailedJob):
             self.fail(result.error)
             return
         self.given += 1
-        text = storable(result.text)
-        if text and text not in self.texts:
-            self._store(result, text)
-        else:
-            self._draw_again(result.draw, is_empty=not text)
+        index = result.draw.index
+        made = self.made.setdefault(index, [])
+        made.append(result)
+        if len(made) == self.draws:
+            self._choose(index, sorted(self.made.pop(index), key=lambda one: one.draw.draw))
         self.finish_if_complete()
 
     def settle(self) -> None:
@@ -153,7 +193,28 @@ class Unfinished:
         if self.is_open and not self.given:
             self.fail(GenerationFailed("The model gave none of the replies it was asked for."))
 
-    def _store(self, made: MadeReply, text: str) -> None:
+    def _choose(self, index: int, made: Sequence[MadeReply]) -> None:
+        """Store the best draw that says something no sibling has said; where there is none, the next try is made."""
+        texts = [storable(one.text) for one in made]
+        speaking = [place for place, text in enumerate(texts) if text]
+        for passed_over, (place, record) in enumerate(self._best_first(speaking, texts)):
+            if texts[place] not in self.texts:
+                self._store(made[place], texts[place], record | {"passed_over": passed_over} if record else {})
+                return
+        self._try_again(index, is_empty=not speaking)
+
+    def _best_first(self, places: Sequence[int], texts: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
+        """(place, how it was chosen) from the best to the worst; in the order drawn where nobody can choose."""
+        drawn = {"draws": len(texts), "scored": len(places)} if self.chooser is not None else {}
+        if self.chooser is not None and places and not self.unreranked_because:
+            try:
+                chosen = self.chooser.best_first(self.messages, [texts[place] for place in places])
+                return [(places[one.place], drawn | one.record) for one in chosen]
+            except CannotChoose as err:
+                self.unreranked_because = str(err)
+        return [(place, drawn) for place in places]
+
+    def _store(self, made: MadeReply, text: str, reranking: dict[str, Any]) -> None:
         stored = store_candidate(
             self.request,
             index=made.draw.index,
@@ -161,6 +222,7 @@ class Unfinished:
             sampling=dict(made.sampling),
             seed=made.seed,
             draw=made.draw.draw,
+            reranking=reranking,
             prompt_hash=prompt_hash(self.messages),
             model_hash=made.model_hash,
             mean_logprob=made.mean_logprob,
@@ -171,24 +233,24 @@ class Unfinished:
             self._let_go()
             return
         self.texts.add(text)
-        self.draws.pop(made.draw.index, None)
+        self.tries.pop(made.draw.index, None)
 
-    def _draw_again(self, draw: Draw, *, is_empty: bool) -> None:
-        if draw.draw < self.redraws:
-            self.draws[draw.index] = draw.draw + 1
+    def _try_again(self, index: int, *, is_empty: bool) -> None:
+        if self.tries[index] < self.redraws:
+            self.tries[index] += 1
             return
-        del self.draws[draw.index]
+        del self.tries[index]
         self.empty += is_empty
         self.copies += not is_empty
 
     def finish_if_complete(self) -> None:
         """Close the request once nothing is missing that could still be made."""
-        if not self.is_open or self.draws:
+        if not self.is_open or self.tries:
             return
         if not self.texts:
             self.fail(GenerationFailed(f"Each reply stayed empty, however often it was drawn. {SKIP}", permanent=True))
             return
-        complete_request(self.request, fewer_because=self.fewer_because())
+        complete_request(self.request, fewer_because=self.fewer_because(), unreranked_because=self.unreranked_because)
         self.is_open = False
 
     def fewer_because(self) -> str:

@@ -371,6 +371,9 @@ class PpoSettings(Settings):
                      from left to right and cuts text into the policy's tokens; reply: the last one gets the whole score
     value_learning_rate  of the value head, which starts at zero; 0: one over the network's width, by which a value can
                      follow the reward within a few steps, however small the policy's own rate
+    rule_weight      of what rules pay beside the preference, both in standard deviations; 0: no rule is asked about
+    probe_share      share of an update's prompts that probe a rule, where people have probed any: each opening at
+                     most once an update
     dtype, mixed_precision, gradient_checkpointing, processes  as of the reward model; drawing and updating use the same
                      precision
     """
@@ -407,6 +410,8 @@ class PpoSettings(Settings):
     malformed_penalty: float = 1.0
     repetition_penalty: float = 0.0
     reward_clip: float = 5.0
+    rule_weight: float = 1.0
+    probe_share: float = 0.5
     share_prefix: bool = True
     dtype: str = "float32"
     mixed_precision: str = "off"
@@ -431,8 +436,11 @@ class PpoSettings(Settings):
         found += _not_negative(
             self, "warmup_updates", "weight_decay", "value_coef", "value_learning_rate", "entropy_coef", "kl_coef",
             "length_penalty", "length_free_tokens", "malformed_penalty", "repetition_penalty", "checkpoint_seconds",
+            "rule_weight",
         )  # fmt: skip
-        found += _shares(self, "gamma", "gae_lambda", "final_learning_rate_share", "collapse_distinct_rate")
+        found += _shares(
+            self, "gamma", "gae_lambda", "final_learning_rate_share", "collapse_distinct_rate", "probe_share"
+        )
         found += _one_of(self, "schedule", SCHEDULES) + _one_of(self, "kl_controller", ("fixed", "adaptive"))
         found += _one_of(self, "credit", CREDITS)
         found += _problems_of_dtype(self, "PPO's") + _problems_of_computing(self)

@@ -37,7 +37,9 @@ class Round(models.Model):
     state = models.CharField(max_length=13, choices=State.choices, default=State.SNAPSHOT)
     trigger = models.CharField(max_length=7, choices=Trigger.choices, default=Trigger.PERSON)
     seed = models.BigIntegerField(default=0)
-    hyperparameters = models.JSONField(default=dict, blank=True, help_text="reward_model, policy, gate; as started.")
+    hyperparameters = models.JSONField(
+        default=dict, blank=True, help_text="reward_model, rule_model, policy, gate; as started."
+    )
     started_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
@@ -46,6 +48,9 @@ class Round(models.Model):
     snapshot = models.ForeignKey(Snapshot, null=True, blank=True, on_delete=models.PROTECT, related_name="rounds")
     gate_report = models.JSONField(
         default=dict, blank=True, help_text='{"passed": bool, "lines": [...], "samples": [...]}'
+    )
+    without_rules = models.TextField(
+        blank=True, help_text="Why its policy was not taught to keep rules though there are some; else empty."
     )
     error = models.TextField(blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -78,9 +83,14 @@ class Round(models.Model):
         """What improves the policy in this round, as pages call it."""
         return title_of(self.hyperparameters.get("policy", {}).get("algorithm"))
 
+    @property
+    def uses_rules(self) -> bool:
+        """Whether its settings want a rule model beside the reward models."""
+        return bool(self.hyperparameters.get("rule_model", {}).get("use_rules", True))
+
 
 class TrainingRun(QueuedWork):
-    """One execution of training (or of the gate's measurement): what went in, how far it is, what came out."""
+    """One execution of training, or of a measurement: what went in, how far it is, what came out."""
 
     lease_seconds = 60
     max_attempts = 3
@@ -92,6 +102,9 @@ class TrainingRun(QueuedWork):
         RULE_MODEL = "rule_model", "rule model"
         POLICY = "policy", "policy"
         GATE = "gate", "gate"
+        EVALUATION = "evaluation", "evaluation"
+
+    MEASURING = ("gate", "evaluation")  # the kinds that make no model, and whose figures are not of steps
 
     TASK_NAMES = {
         "reward_model": "rewardtrain.train_reward_model",
@@ -99,6 +112,7 @@ class TrainingRun(QueuedWork):
         "rule_model": "rewardtrain.train_rule_model",
         "policy": "rewardtrain.train_policy",
         "gate": "rewardtrain.evaluate_gate",
+        "evaluation": "rewardtrain.evaluate_policies",
     }
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="training_runs")
@@ -166,8 +180,15 @@ class LedgerEntry(models.Model):
     index = models.PositiveIntegerField()
     prompt = models.JSONField(help_text="The messages it answered.")
     response = models.TextField()
+    rule = models.CharField(
+        max_length=60,
+        blank=True,
+        help_text="Key of the rule it was probed by, or most likely broke; empty: none asked.",
+    )
     terms = models.JSONField(help_text='{"preference": …, "length_penalty": …}: as weighed into the sum')
-    raw_terms = models.JSONField(default=dict, help_text="The same before standardising and weighing.")
+    raw_terms = models.JSONField(
+        default=dict, help_text="The same before standardising and weighing; of rules the chances that were followed."
+    )
     reward = models.FloatField(help_text="Sum of the terms, KL left out.")
     kl_nats = models.FloatField()
     token_count = models.PositiveIntegerField()

@@ -10,7 +10,8 @@ from rewardtrain.algorithms import PPO, algorithm_of
 from rewardtrain.begun import Begun
 from rewardtrain.hyperparameters import PpoSettings
 from rewardtrain.models import TrainingRun
-from rewardtrain.reward_terms import ledger_row, measure_scale
+from rewardtrain.probe_openings import openings_at
+from rewardtrain.reward_terms import ledger_row, paying_terms, scales_of
 from rewardtrain.run_files import Outcome, folder_of, keeper_of, save_outcome
 from rewardtrain.team import ALONE, Team
 from rewardtrain.training_data import training_prompts
@@ -30,11 +31,10 @@ def improve_policy(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Ou
 
 
 def _improve_by_ppo(run: TrainingRun, reporter: Silent, team: Team) -> Outcome:
-    """PPO from the policy that serves, against the round's reward model, held to where it started."""
+    """PPO from the policy that serves, against the round's reward model and its rules, held to where it started."""
     from rewardtrain import ppo
     from rewardtrain.policy import load_policy_with_value, reference_policy
     from rewardtrain.precision import check_device
-    from rewardtrain.rollouts import WeightedReward
     from rewardtrain.shared_base import reward_beside
 
     assert run.parent is not None
@@ -50,32 +50,31 @@ def _improve_by_ppo(run: TrainingRun, reporter: Silent, team: Team) -> Outcome:
     ref_policy = reference_policy(policy)
     reward_model = reward_beside(policy, folder, reward_folder, dtype=settings.dtype)
     by_token = reward_model.token_scores if reward_model.scores_tokens else None
-    prompts = training_prompts(run, begun.prompt_ids)
-    if begun.scale is None:
-        begun.scale = team.from_first(lambda: measure_scale(policy, reward_model.scores, prompts, settings))
-        reporter.keep(begun=begun.to_json())
-    mean, std = begun.scale
-    reward = WeightedReward("preference", 1.0, reward_model.scores, mean=mean, std=std, by_token=by_token)
+    prompts = training_prompts(run, begun.prompt_ids, openings_at(begun.probe_cuts))
+    rewards = paying_terms(
+        begun, reward_model.scores, policy, prompts, by_token=by_token, keep=reporter.keep, team=team
+    )
     trained = ppo.train_policy(
         prompts,
         policy=policy,
         ref_policy=ref_policy,
-        rewards=[reward],
+        rewards=rewards,
         settings=settings,
         on_begin=reporter.begin,
         on_step=lambda step: reporter.step(step.step, step.steps, ppo_figures(step)),
         ledger=lambda entries: reporter.ledger([ledger_row(run, entry) for entry in entries]),
-        keeper=keeper_of(
-            run, reporter, settings.checkpoint_seconds, team, reward_model=begun.reward_model.content_hash
-        ),
+        keeper=keeper_of(run, reporter, settings.checkpoint_seconds, team, **begun.models()),
         team=team,
     )
     if not team.is_first:
         return Outcome(result={})
     result = {
         "reward_model": begun.reward_model.pk,
-        "scale": {"preference": {"mean": mean, "std": std}},
+        "rule_model": begun.rule_model.pk if begun.rule_model else None,
+        "rules": [rule.pk for rule in begun.rules] if begun.rule_model else [],
+        "scale": scales_of(begun),
         "prompts": len(prompts),
+        "probe_openings": len(begun.probe_cuts),
         "samples": trained.samples,
         "dialogues_cut": trained.dialogues_cut,
         "turns_cut": trained.turns_cut,
@@ -107,5 +106,6 @@ def ppo_figures(step: ppo.PpoStep) -> dict[str, float]:
         "distinct_rate": step.distinct_rate,
         "credit_rate": step.credit_rate,
         **step.terms,
+        **step.followed,
     }
     return {f"ppo/{name}": value for name, value in named.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -26,11 +26,12 @@ from rewardtrain.precision import mixed_precision, recomputed_layers
 from rewardtrain.rollouts import (
     LedgerEntry,
     Prompt,
+    Reward,
     Rollout,
-    WeightedReward,
     check_rollout,
     ledger_entries,
-    prompts_of_update,
+    mean_chances,
+    places_of_update,
     sample_rollout,
     score,
     tokens_of_group,
@@ -76,6 +77,7 @@ class PpoStep:
     credit_rate: float  # share of tokens that were paid for what they did
     passes: int
     samples: int  # drawn so far
+    followed: dict[str, float] = field(default_factory=dict)  # mean chances that rules were followed, by name
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -126,7 +128,7 @@ def train_policy(
     *,
     policy: PolicyWithValue,
     ref_policy: ReferencePolicy,
-    rewards: Sequence[WeightedReward],
+    rewards: Sequence[Reward],
     settings: PpoSettings,
     on_begin: Callable[[int, int], object] = lambda steps, done: None,
     on_step: Callable[[PpoStep], object] = lambda step: None,
@@ -136,7 +138,8 @@ def train_policy(
 ) -> PpoResult:
     """Optimise `policy` in place; saving it is the caller's.
 
-    prompts     dialogues that end where a reply is wanted; each update takes the next ones of a shuffled round
+    prompts     dialogues that end where a reply is wanted; each update takes the next ones of a shuffled round, of
+                probe openings (`rule_term.ProbeOpening`) and others as `probe_share` says
     ref_policy  from `reference_policy(policy)`, taken before the first update
     on_begin    told once how many updates there will be, and how many were done before the run was resumed
     on_step     told of every update as it ends, before its state is saved
@@ -168,7 +171,7 @@ def train_policy(
         steps = team.first_then_others(lambda: _resume(keeper, policy, optimizer, kl_control, identity))
     on_begin(settings.updates, len(steps))
     for step in range(len(steps), settings.updates):
-        places = prompts_of_update(len(prompts), step, settings)
+        places = places_of_update(prompts, step, settings)
         with mixed_precision(settings):
             # 1 sample
             rollout = sample_rollout(
@@ -210,7 +213,7 @@ def _identity(
     policy: PolicyWithValue,
     ref_policy: ReferencePolicy,
     encoded: Sequence[EncodedPrompt],
-    rewards: Sequence[WeightedReward],
+    rewards: Sequence[Reward],
     settings: PpoSettings,
 ) -> dict[str, Any]:
     """What the trained weights follow from; what a scorer is, only its caller can say."""
@@ -220,7 +223,7 @@ def _identity(
         "start": weights_hash(policy, leave_out=f".{REWARD}."),  # of a reward model on the same base its caller says
         "reference": weights_hash(ref_policy.policy, leave_out=f".{REWARD}."),
         "prompts": data_hash(one.ids for one in encoded),
-        "rewards": [{"name": one.name, "weight": one.weight, "mean": one.mean, "std": one.std} for one in rewards],
+        "rewards": [one.identity() for one in rewards],
     }
 
 
@@ -441,4 +444,5 @@ def _summary(
         credit_rate=rollout.credit_rate,
         passes=statistics.passes,
         samples=(step + 1) * settings.samples_per_update,
+        followed=mean_chances(rollout),
     )

@@ -13,10 +13,8 @@ from django.utils import timezone
 
 from feedback import audit
 from feedback.models import QueuedWork, User
-from rewardtrain import round_settings, rounds
+from rewardtrain import round_settings, rounds, rules_to_learn
 from rewardtrain.models import Round, TrainingRun
-
-REWARD_KINDS = (TrainingRun.Kind.REWARD_MODEL, TrainingRun.Kind.SECOND_REWARD_MODEL)
 
 
 @transaction.atomic
@@ -25,11 +23,15 @@ def repeat_round(
 ) -> Round:
     """Begin a round that takes everything up to its reward models from `turn`; the sweep moves it on.
 
-    hyperparameters  what differs from `turn`'s: {"policy": {"algorithm": "dpo"}}
+    The rule model of `turn` is taken as well, unless the settings leave rules out. Where `turn` made none, because it
+    left rules out itself or its rule model failed, the repeat learns one if a round that begins now would.
+
+    hyperparameters  what differs from `turn`'s: {"policy": {"algorithm": "dpo"}}, {"rule_model": {"use_rules": False}}
     Raises           RoundRefused while another round runs, or when `turn` has no reward models; InvalidSettings
     """
-    made = {run.kind: run for run in turn.runs.filter(kind__in=REWARD_KINDS, state=QueuedWork.State.DONE)}
-    if len(made) < len(REWARD_KINDS):
+    kinds = (*rounds.REWARD_KINDS, TrainingRun.Kind.RULE_MODEL)
+    made = {run.kind: run for run in turn.runs.filter(kind__in=kinds, state=QueuedWork.State.DONE)}
+    if not made.keys() >= set(rounds.REWARD_KINDS):
         raise rounds.RoundRefused(f"Round {turn.number} has no reward models to use again. Start a round of its own.")
     project = turn.project
     chosen = round_settings.merged(turn.hyperparameters, hyperparameters)
@@ -50,10 +52,23 @@ def repeat_round(
             )
     except IntegrityError as err:
         raise rounds.RoundRefused("A round is running already. Wait until it has ended, or stop it first.") from err
+    if not again.uses_rules:
+        made.pop(TrainingRun.Kind.RULE_MODEL, None)
+    if TrainingRun.Kind.RULE_MODEL not in made:
+        _without_the_others_rule_model(again)
     for run in made.values():
         _taken_over(run, again)
     audit.record("round.started", project=project, actor=by, target=again, trigger=trigger, reward_models=turn.number)
     return again
+
+
+def _without_the_others_rule_model(again: Round) -> None:
+    """Learn a rule model in the repeat itself, or note why it goes without."""
+    lesson = rules_to_learn.lesson_of(again)
+    again.without_rules = lesson.why_not
+    again.save(update_fields=["without_rules"])
+    if lesson.is_learned:
+        rounds.start_run(again, TrainingRun.Kind.RULE_MODEL, "rule_model", parent=again.policy_before)
 
 
 def _taken_over(run: TrainingRun, again: Round) -> TrainingRun:

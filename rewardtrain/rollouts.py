@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from rewardtrain.errors import NothingToLearn, TrainingDiverged
 from rewardtrain.hyperparameters import PpoSettings
 from rewardtrain.kl import reply_kl
 from rewardtrain.policy import Policy, ReferencePolicy
+from rewardtrain.rule_term import KINDS, RuleReward, probed_rule
 from rewardtrain.sampling import Reply, sample_replies
 from rewardtrain.seeds import stable_seed
 from rewardtrain.shared_prefix import length_buckets
@@ -49,6 +51,13 @@ class WeightedReward:
                 "a scorer that gives every reply the same teaches nothing."
             )
 
+    def identity(self) -> dict[str, Any]:
+        """What tells it from another one, beside what its scorer is."""
+        return {"name": self.name, "weight": self.weight, "mean": self.mean, "std": self.std}
+
+
+Reward = WeightedReward | RuleReward
+
 
 @dataclass(frozen=True)
 class LedgerEntry:
@@ -59,12 +68,13 @@ class LedgerEntry:
     prompt: list[Turn]
     response: str
     terms: dict[str, float]  # as weighed into the sum: the rewards by name, length_penalty, malformed_penalty
-    raw_terms: dict[str, float]  # the rewards before standardising and weighing
+    raw_terms: dict[str, float]  # the rewards before standardising and weighing, and the chances that rules go by
     reward: float  # sum of the terms, KL left out
     kl_nats: float
     kl_penalty: float  # kl_coef · kl_nats, taken off token by token
     token_count: int
     finished: bool
+    rule: str = ""  # key of the rule that was probed, or that was most likely broken; empty where none was asked about
 
 
 @dataclass
@@ -83,7 +93,8 @@ class Rollout:
     values: Tensor
     ref_logprobs: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)  # (B,) each
-    raw_terms: dict[str, Tensor] = field(default_factory=dict)  # (B,) each
+    raw_terms: dict[str, Tensor] = field(default_factory=dict)  # (B,) each, NaN where it does not apply
+    rules: list[str] = field(default_factory=list)  # as in the ledger; empty where none was asked about
     scores: Tensor = field(default_factory=lambda: torch.zeros(0))  # (B,) sum of the terms
     progress: Tensor = field(default_factory=lambda: torch.zeros(0))  # the reward if a reply ended after each token
     credit_rate: float = 0.0  # share of tokens of which some scorer knew what they did
@@ -108,14 +119,53 @@ def prompts_of_update(count: int, step: int, settings: PpoSettings) -> list[int]
 
     Known from the seed and the step alone, so that a resumed run goes on where it stopped.
     """
+    return _in_turn(count, step, settings.prompts_per_update, settings, "prompts")
+
+
+def places_of_update(prompts: Sequence[Prompt], step: int, settings: PpoSettings) -> list[int]:
+    """`prompts_of_update` where some are probe openings: `probe_share` of them, each at most once an update.
+
+    Where all prompts are probe openings and an update wants more than there are, they come again as prompts do.
+    Of either kind every prompt comes once before any comes again.
+    """
+    probes = [place for place, prompt in enumerate(prompts) if probed_rule(prompt) is not None]
+    everyday = [place for place, prompt in enumerate(prompts) if probed_rule(prompt) is None]
     wanted = settings.prompts_per_update
+    probing = min(round(settings.probe_share * wanted), len(probes)) if everyday else wanted
+    if not probes or not probing:
+        return [everyday[place] for place in prompts_of_update(len(everyday), step, settings)]
+    return [everyday[place] for place in _in_turn(len(everyday), step, wanted - probing, settings, "prompts")] + [
+        probes[place] for place in _probes_in_turn(len(probes), step, probing, settings)
+    ]
+
+
+def _in_turn(count: int, step: int, wanted: int, settings: PpoSettings, kind: str) -> list[int]:
+    """So many of `count` places for an update, in shuffled sweeps over all of them."""
     places: list[int] = []
     while len(places) < wanted:
         sweep, offset = divmod(step * wanted + len(places), count)
-        order = list(range(count))
-        random.Random(stable_seed(settings.seed, "prompts", sweep)).shuffle(order)
-        places += order[offset : offset + wanted - len(places)]
+        places += _sweep(count, sweep, settings, kind)[offset : offset + wanted - len(places)]
     return places
+
+
+def _probes_in_turn(count: int, step: int, wanted: int, settings: PpoSettings) -> list[int]:
+    """As `_in_turn`, but no place comes twice in an update: what it took of one sweep comes last in the next."""
+    if wanted > count:
+        return _in_turn(count, step, wanted, settings, "probes")
+    first, order, places = step * wanted, list[int](), list[int]()
+    for sweep in range((first + wanted - 1) // count + 1):
+        start = sweep * count
+        taken = set(order[count - start % wanted :])
+        order = sorted(_sweep(count, sweep, settings, "probes"), key=taken.__contains__)
+        places += order[max(first - start, 0) : max(first + wanted - start, 0)]
+    return places
+
+
+def _sweep(count: int, sweep: int, settings: PpoSettings, kind: str) -> list[int]:
+    """All places once, shuffled."""
+    order = list(range(count))
+    random.Random(stable_seed(settings.seed, kind, sweep)).shuffle(order)
+    return order
 
 
 def sample_rollout(
@@ -194,14 +244,17 @@ def _pad(rows: Sequence[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def score(rollout: Rollout, rewards: Sequence[WeightedReward], settings: PpoSettings, team: Team = ALONE) -> None:
+def score(rollout: Rollout, rewards: Sequence[Reward], settings: PpoSettings, team: Team = ALONE) -> None:
     """Fill in every term of every sample's reward, raw and as weighed, their sum, and how it grew token by token.
 
     A standardised score is cut to ±reward_clip before it is weighed, so that one odd reply cannot rule an update.
-    Penalties are known at the end of a reply alone.
+    Penalties, and what rules pay, are known at the end of a reply alone.
     """
     progress = torch.zeros_like(rollout.logprobs)
     for reward in rewards:
+        if isinstance(reward, RuleReward):
+            _score_by_rules(reward, rollout, settings, team)
+            continue
         raw, after = _scores(reward, rollout, settings, team)
         if not (torch.isfinite(raw).all() and torch.isfinite(after).all()):
             raise TrainingDiverged(f"The reward {reward.name} gave a score that is no number.")
@@ -223,12 +276,41 @@ def _weighed(scores: Tensor, reward: WeightedReward, settings: PpoSettings) -> T
     return reward.weight * standardised
 
 
-def _scores(reward: WeightedReward, rollout: Rollout, settings: PpoSettings, team: Team) -> tuple[Tensor, Tensor]:
-    """((B,) scores, (B, T) the score if the reply ended after each token); the mean where the scorer knows none."""
+def _score_by_rules(reward: RuleReward, rollout: Rollout, settings: PpoSettings, team: Team) -> None:
+    """Fill in what rules pay for every sample, the chances it comes from, and which rule counted."""
+    prompts, replies = _texts(rollout, team)
+    terms = [term for group in team.gathered(reward.terms(prompts, replies)) for term in group]
+    for kind in KINDS:
+        chances = torch.tensor([term.followed.get(kind, math.nan) for term in terms])
+        if not bool(chances.isnan().all()):
+            rollout.raw_terms[f"{reward.name}_{kind}"] = chances
+    standardised = torch.tensor([reward.scale.standardised(term) for term in terms])
+    if not torch.isfinite(standardised).all():
+        raise TrainingDiverged("The rule model gave a chance that is no number.")
+    rollout.terms[reward.name] = reward.weight * standardised.clamp(-settings.reward_clip, settings.reward_clip)
+    rollout.rules = [term.rule for term in terms]
+
+
+def mean_chances(rollout: Rollout) -> dict[str, float]:
+    """Means of the chances that rules were followed, each over the samples it is known of."""
+    return {
+        name: float(rollout.raw_terms[name].nanmean())
+        for name in (f"rules_{kind}" for kind in KINDS)
+        if name in rollout.raw_terms
+    }
+
+
+def _texts(rollout: Rollout, team: Team) -> tuple[list[Prompt], list[list[str]]]:
+    """This process's prompts, and the replies to each."""
     groups: list[list[str]] = [[] for _ in rollout.prompts]
     for owner, reply in zip(rollout.owners, rollout.replies, strict=True):
         groups[owner].append(reply.text)
-    prompts, replies = team.own(rollout.prompts), team.own(groups)
+    return team.own(rollout.prompts), team.own(groups)
+
+
+def _scores(reward: WeightedReward, rollout: Rollout, settings: PpoSettings, team: Team) -> tuple[Tensor, Tensor]:
+    """((B,) scores, (B, T) the score if the reply ended after each token); the mean where the scorer knows none."""
+    prompts, replies = _texts(rollout, team)
     after = torch.full_like(rollout.logprobs, reward.mean)
     if reward.by_token is None or settings.credit != TOKEN:
         given = reward.scorer(prompts, replies)
@@ -345,12 +427,13 @@ def ledger_entries(rollout: Rollout, kl_coef: float, step: int) -> list[LedgerEn
             prompt=list(rollout.prompts[owner]),
             response=reply.text,
             terms={name: float(term[index]) for name, term in rollout.terms.items()},
-            raw_terms={name: float(term[index]) for name, term in rollout.raw_terms.items()},
+            raw_terms={name: float(term[index]) for name, term in rollout.raw_terms.items() if not term[index].isnan()},
             reward=float(rollout.scores[index]),
             kl_nats=kl[index],
             kl_penalty=kl_coef * kl[index],
             token_count=len(reply.token_ids),
             finished=reply.finished,
+            rule=rollout.rules[index] if rollout.rules else "",
         )
         for index, (owner, reply) in enumerate(zip(rollout.owners, rollout.replies, strict=True))
     ]

@@ -1,4 +1,4 @@
-"""What a round is turned with: settings in three parts, each checked before anything runs. No torch here."""
+"""What a round is turned with: settings in four parts, each checked before anything runs. No torch here."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import Any
 from feedback import settings_checks
 from rewardtrain import algorithms
 from rewardtrain.gate import GateSettings
-from rewardtrain.hyperparameters import InvalidSettings, RewardModelSettings, wrong_kind
+from rewardtrain.hyperparameters import InvalidSettings, RewardModelSettings, RuleModelSettings, wrong_kind
 
 PARTS: dict[str, Callable[[Mapping[str, Any]], object]] = {
-    "reward_model": RewardModelSettings.from_dict, "policy": algorithms.read_settings, "gate": GateSettings.from_dict
+    "reward_model": RewardModelSettings.from_dict, "rule_model": RuleModelSettings.from_dict,
+    "policy": algorithms.read_settings, "gate": GateSettings.from_dict,
 }  # fmt: skip
-BESIDE: dict[str, dict[str, type]] = {"reward_model": {"base": str}, "policy": {"reward_model": int}}  # no training's
+BESIDE: dict[str, dict[str, type]] = {  # no training's
+    "reward_model": {"base": str},
+    "rule_model": {"base": str, "use_rules": bool},
+    "policy": {"reward_model": int, "rule_model": int},
+}
 
 
 def merged(base: Any, over: Any) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,7 @@
 """One turn of the circle: snapshot → reward models → policy → gate → promotion.
 
+Beside the reward models a rule model is learned where there are rules and verdicts enough (`rules_to_learn`).
+
 A round is a row that `advance` moves one step when what it waits for is done. The sweep calls it every few seconds;
 calling it twice, or from two places at once, changes nothing. No task lives as long as a round. No torch here.
 """
@@ -15,15 +17,17 @@ from django.utils import timezone
 
 from feedback import audit, queue, snapshots
 from feedback.errors import FeedbackError, NoPolicy
-from feedback.models import ModelVersion, Project, Prompt, PromptGroup, QueuedWork, Ranking, User
-from rewardtrain import promotions, round_settings, runs
+from feedback.models import ModelVersion, Project, QueuedWork, Ranking, User
+from rewardtrain import promotions, round_settings, rules_to_learn, runs
 from rewardtrain.gate import GateSettings
 from rewardtrain.hyperparameters import InvalidSettings
 from rewardtrain.models import Round, TrainingRun
 from rewardtrain.seeds import stable_seed
+from rewardtrain.training_data import gate_prompts
 
 logger = logging.getLogger(__name__)
 FEWEST_RANKINGS = 8
+REWARD_KINDS = (TrainingRun.Kind.REWARD_MODEL, TrainingRun.Kind.SECOND_REWARD_MODEL)
 
 
 class RoundRefused(FeedbackError):
@@ -44,7 +48,7 @@ def start_round(
 ) -> Round:
     """Begin a turn of the circle with a snapshot of what is there now.
 
-    hyperparameters  {"reward_model": {…}, "policy": {…}, "gate": {…}}: what differs from the project's own
+    hyperparameters  {"reward_model": {…}, "rule_model": {…}, "policy": {…}, "gate": {…}}: what differs this time
     Raises           RoundRefused while another round runs, when too little was ranked, with settings that cannot
                      work, or with too few prompts for the gate; NoPolicy
     """
@@ -92,14 +96,14 @@ def _settings(project: Project, over: dict[str, Any]) -> dict[str, dict[str, Any
 
 
 def new_rankings(project: Project, since: Round | None) -> int:
-    """Rankings in force that count, all of them or those given after a round began."""
-    ranked = Ranking.objects.counted().filter(comparison__dialogue__project=project)
+    """Rankings in force that count and teach, all of them or those given after a round began."""
+    ranked = Ranking.objects.counted().besides_evaluations().filter(comparison__dialogue__project=project)
     return ranked.filter(created_at__gt=since.created_at).count() if since else ranked.count()
 
 
 def validation_prompts(project: Project) -> int:
     """How many prompts there are for a gate to be measured on."""
-    return Prompt.objects.filter(project=project).of_split(PromptGroup.Split.VALIDATION).count()
+    return gate_prompts(project).count()
 
 
 def self_starting() -> QuerySet[Project]:
@@ -158,36 +162,40 @@ def _after_snapshot(turn: Round) -> bool:
         return False
     if snapshot.state != QueuedWork.State.DONE:
         return _fail(turn, "The snapshot could not be written", snapshot)
-    if not _move(turn, Round.State.REWARD_MODELS):
+    lesson = rules_to_learn.lesson_of(turn)
+    if not _move(turn, Round.State.REWARD_MODELS, without_rules=lesson.why_not):
         return False
-    for kind in (TrainingRun.Kind.REWARD_MODEL, TrainingRun.Kind.SECOND_REWARD_MODEL):
-        _start_run(turn, kind, "reward_model", parent=turn.policy_before)
+    for kind in REWARD_KINDS:
+        start_run(turn, kind, "reward_model", parent=turn.policy_before)
+    if lesson.is_learned:
+        start_run(turn, TrainingRun.Kind.RULE_MODEL, "rule_model", parent=turn.policy_before)
     return True
 
 
 def _after_reward_models(turn: Round) -> bool:
-    both = [run_of(turn, kind) for kind in (TrainingRun.Kind.REWARD_MODEL, TrainingRun.Kind.SECOND_REWARD_MODEL)]
-    if not _all_done(turn, both, "A reward model could not be trained"):
+    rules = run_of(turn, TrainingRun.Kind.RULE_MODEL)  # not every round learns one
+    awaited = [*[run_of(turn, kind) for kind in REWARD_KINDS], *([rules] if rules else [])]
+    if not _all_done(turn, awaited):
         return False
     if not _move(turn, Round.State.POLICY):
         return False
-    _start_run(turn, TrainingRun.Kind.POLICY, "policy", parent=turn.policy_before)
+    start_run(turn, TrainingRun.Kind.POLICY, "policy", parent=turn.policy_before)
     return True
 
 
 def _after_policy(turn: Round) -> bool:
     run = run_of(turn, TrainingRun.Kind.POLICY)
-    if not _all_done(turn, [run], f"{turn.algorithm} did not finish"):
+    if not _all_done(turn, [run]):
         return False
     if not _move(turn, Round.State.GATE, policy_after=run.produced if run else None):
         return False
-    _start_run(turn, TrainingRun.Kind.GATE, "gate", parent=turn.policy_after)
+    start_run(turn, TrainingRun.Kind.GATE, "gate", parent=turn.policy_after)
     return True
 
 
 def _after_gate(turn: Round) -> bool:
     run = run_of(turn, TrainingRun.Kind.GATE)
-    if run is None or not _all_done(turn, [run], "The gate could not be measured"):
+    if run is None or not _all_done(turn, [run]):
         return False
     report = run.result
     if not _move(turn, Round.State.DECISION, gate_report=report):
@@ -205,12 +213,20 @@ def _after_gate(turn: Round) -> bool:
     return True
 
 
-def _all_done(turn: Round, awaited: list[TrainingRun | None], what: str) -> bool:
+def _all_done(turn: Round, awaited: list[TrainingRun | None]) -> bool:
     for run in awaited:
         if run is not None and run.state in {QueuedWork.State.FAILED, QueuedWork.State.CANCELLED}:
-            _fail(turn, what, run)
+            _fail(turn, _what_failed(run, turn), run)
             return False
     return all(run is not None and run.state == QueuedWork.State.DONE for run in awaited)
+
+
+def _what_failed(run: TrainingRun, turn: Round) -> str:
+    return {
+        TrainingRun.Kind.RULE_MODEL: "The rule model could not be trained",
+        TrainingRun.Kind.POLICY: f"{turn.algorithm} did not finish",
+        TrainingRun.Kind.GATE: "The gate could not be measured",
+    }.get(TrainingRun.Kind(run.kind), "A reward model could not be trained")
 
 
 def run_of(turn: Round, kind: str) -> TrainingRun | None:
@@ -218,7 +234,8 @@ def run_of(turn: Round, kind: str) -> TrainingRun | None:
     return TrainingRun.objects.filter(round=turn, kind=kind).first()
 
 
-def _start_run(turn: Round, kind: str, part: str, parent: ModelVersion | None) -> TrainingRun:
+def start_run(turn: Round, kind: str, part: str, parent: ModelVersion | None) -> TrainingRun:
+    """Queue the run of one kind in a round, with that part of its settings; where it has one already, that one."""
     fields: dict[str, Any] = {
         "project": turn.project,
         "snapshot": turn.snapshot,

@@ -135,10 +135,17 @@ class RuleModel(nn.Module):
         """
         if not rules:
             raise ValueError("Name at least one rule to ask about.")
+        wordings = [self.encode_rule(rule) for rule in rules]
+        return self.probabilities_encoded(
+            [self.with_rules(self.encode_dialogue(dialogue), wordings) for dialogue in dialogues]
+        )
+
+    @torch.no_grad()
+    def probabilities_encoded(self, dialogues: Sequence[EncodedDialogue]) -> list[Tensor]:
+        """`probabilities` of dialogues already encoded, each asked about rules of its own."""
         was_training = self.training
         self.eval()
-        encoded = [self.encode(dialogue, rules) for dialogue in dialogues]
-        found = [torch.sigmoid(one.rules / self.config.temperature) for one in self.logits_encoded(encoded)]
+        found = [torch.sigmoid(one.rules / self.config.temperature) for one in self.logits_encoded(dialogues)]
         self.train(was_training)
         return found
 

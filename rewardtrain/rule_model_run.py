@@ -30,6 +30,7 @@ def learn_rules(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outco
     from rewardtrain import rule_training
 
     chosen = dict(run.hyperparameters)
+    chosen.pop("use_rules", None)  # which only a round asks
     base = base_folder(run, chosen.pop("base", ""))
     settings = RuleModelSettings.from_dict({"seed": run.seed, **chosen})
     kept = run.result.get("judgements")
@@ -63,7 +64,8 @@ def learn_rules(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outco
 
 def counted_judgements(run: TrainingRun) -> list[int]:
     """A project's judgements that are in force and count, of dialogues whose opening lies on a side of the split."""
-    found = RuleJudgement.objects.counted().filter(dialogue__project=run.project, dialogue__prompt__isnull=False)
+    counted = RuleJudgement.objects.counted().besides_evaluations()
+    found = counted.filter(dialogue__project=run.project, dialogue__prompt__isnull=False)
     return list(found.order_by("pk").values_list("pk", flat=True))
 
 

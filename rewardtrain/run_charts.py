@@ -15,10 +15,12 @@ from rewardtrain.run_figures import (
     GRADIENT,
     KL,
     LENGTH,
+    LOWEST,
     RATE,
     VALUE_LOSS,
     Figure,
     Points,
+    in_order,
     name_of,
     plain,
     term_word,
@@ -27,7 +29,7 @@ from rewardtrain.run_figures import (
 BEST_PAID_STEPS = 10
 BEST_PAID = 4
 FAR_BELOW = 0.35  # a line that stays below so much of its bound is drawn without it, or it would be flat
-AT_A_GLANCE_WITHOUT = (CLIPPED, CLIPPED_REPLIES, VALUE_LOSS, RATE, GRADIENT)  # for these one opens the run itself
+AT_A_GLANCE_WITHOUT = (LOWEST, CLIPPED, CLIPPED_REPLIES, VALUE_LOSS, RATE, GRADIENT)  # to see them one opens the run
 MOST_ROWS = 100
 
 
@@ -174,7 +176,7 @@ def best_paid(run: TrainingRun, steps: int = BEST_PAID_STEPS, most: int = BEST_P
     recent = LedgerEntry.objects.filter(run=run, step__gt=run.steps_done - steps)
     entries = list(recent.order_by("-reward", "-step", "index")[:most])
     paying = {name: None for entry in entries for name, value in entry.terms.items() if value}
-    names = sorted(paying, key=lambda name: (name != "preference", name))[:3]
+    names = in_order(paying)[:3]
     samples = [
         PaidSample(
             response=entry.response,

@@ -64,6 +64,14 @@ BREAKS = Figure(
     VIOLATIONS, "Breaks a rule", "Breaks a rule", _finely, "of samples", 0.0,
     note="as the rehearsal judges it; training never sees this",
 )  # fmt: skip
+PROBED = Figure(
+    "ppo/rules_probed", "Probed rule followed", "Rule kept", percent, "of probes", 0.0,
+    note="the chance that the rule model gives it",
+)  # fmt: skip
+LOWEST = Figure(
+    "ppo/rules_lowest", "Rule most in doubt followed", "In doubt", percent, "elsewhere", 0.0,
+    note="the lowest chance over the rules, in the mean of everyday samples",
+)  # fmt: skip
 LENGTH = Figure("ppo/length", "Reply length", "Tokens", "{:.1f}".format, "tokens")
 ENTROPY = Figure("ppo/entropy", "Entropy", "Entropy", "{:.2f}".format, "nats a token")
 CLIPPED = Figure("ppo/clip_fraction", "Clip fraction", "Clipped", _finely, "of tokens", 0.0)
@@ -98,20 +106,25 @@ def figures_of_kind(kind: str, terms: Sequence[str]) -> list[Figure]:
     """The same for any run of a kind whose reward has these terms."""
     if kind == TrainingRun.Kind.POLICY:
         clipped = [CLIPPED, CLIPPED_REPLIES]
-        return [REWARD, *map(term_figure, terms), KL, BREAKS, LENGTH, ENTROPY, *clipped, VALUE_LOSS, *OTHER_ALGORITHMS]
+        followed = [PROBED, LOWEST]
+        return [
+            REWARD, *map(term_figure, terms), *followed, KL, BREAKS, LENGTH, ENTROPY, *clipped, VALUE_LOSS,
+            *OTHER_ALGORITHMS,
+        ]  # fmt: skip
     if kind == TrainingRun.Kind.RULE_MODEL:
         return list(RULE_FIGURES)
-    return [] if kind == TrainingRun.Kind.GATE else [LOSS, IN_ORDER, RATE, GRADIENT]
+    return [] if kind in TrainingRun.MEASURING else [LOSS, IN_ORDER, RATE, GRADIENT]
 
 
 def terms_of(run: TrainingRun) -> list[str]:
     """The names of the terms of a run's reward, the preference first."""
     first = LedgerEntry.objects.filter(run=run).order_by("step", "index").values_list("terms", flat=True).first()
-    return _in_order({"preference", *(first or {})})
+    return in_order({"preference", *(first or {})})
 
 
-def _in_order(terms: Iterable[str]) -> list[str]:
-    return sorted(terms, key=lambda name: (name != "preference", name))
+def in_order(terms: Iterable[str]) -> list[str]:
+    """The preference first, then what rules pay."""
+    return sorted(terms, key=lambda name: (name != "preference", name != "rules", name))
 
 
 def term_figure(name: str) -> Figure:
@@ -122,6 +135,7 @@ def term_figure(name: str) -> Figure:
 
 TERM_WORDS = {
     "preference": "Pref.",
+    "rules": "Rules",
     "length_penalty": "Length",
     "malformed_penalty": "Malformed",
     "repetition_penalty": "Repeats",
@@ -169,5 +183,5 @@ def terminal_lines(kind: str, earlier: TrainingRun | None) -> dict[str, Line]:
     before = dict(ends.values_list("name", "value"))
     return {
         one.name: Line(one.short, one.write, before.get(one.name), one.is_term)
-        for one in figures_of_kind(kind, _in_order(terms))
+        for one in figures_of_kind(kind, in_order(terms))
     }

@@ -155,7 +155,13 @@ def work_on_run(run_id: int, on_progress: Callable[[int, int, Mapping[str, float
 
 
 def _work_of(run: TrainingRun) -> Callable[[TrainingRun, Silent, Team], Outcome]:
-    from rewardtrain import gate_run, policy_run, reward_model_run, rule_model_run  # what they call loads torch
+    from rewardtrain import (
+        evaluation_run,
+        gate_run,
+        policy_run,
+        reward_model_run,
+        rule_model_run,
+    )  # what they call loads torch
 
     return {
         TrainingRun.Kind.REWARD_MODEL: reward_model_run.learn_preferences,
@@ -163,6 +169,7 @@ def _work_of(run: TrainingRun) -> Callable[[TrainingRun, Silent, Team], Outcome]
         TrainingRun.Kind.RULE_MODEL: rule_model_run.learn_rules,
         TrainingRun.Kind.POLICY: policy_run.improve_policy,
         TrainingRun.Kind.GATE: gate_run.measure_gate,
+        TrainingRun.Kind.EVALUATION: evaluation_run.measure_policies,
     }[TrainingRun.Kind(run.kind)]
 
 

@@ -15,7 +15,7 @@ from rewardtrain.hyperparameters import SamplingSettings
 from rewardtrain.policy import Policy, as_policy
 from rewardtrain.roomy_cache import give_room
 from rewardtrain.seeds import candidate_seed, stable_seed
-from rewardtrain.shared_prefix import EncodedPrompts, can_share, encode_prompts, extend, repeat_prompts
+from rewardtrain.shared_prefix import EncodedPrompts, can_share, encode_prompts, encode_ragged, extend, repeat_prompts
 
 __all__ = ["Reply", "SamplingSettings", "candidate_seed", "encode_for_sampling", "sample_replies", "stable_seed"]
 
@@ -131,7 +131,7 @@ def _start(policy: Policy, rows: Sequence[list[int]], share_prefix: bool, side: 
     trunk = policy.trunk
     places = {tuple(row): number for number, row in enumerate(dict.fromkeys(map(tuple, rows)))}
     if share_prefix and can_share(trunk):
-        encoded = encode_prompts(trunk, list(places), pad_id=policy.pad_id, side=side)
+        encoded = encode_ragged(trunk, list(places), pad_id=policy.pad_id, side=side)
         owners = [places[tuple(row)] for row in rows]
         encoded = repeat_prompts(encoded, torch.tensor(owners, device=policy.device))
     else:

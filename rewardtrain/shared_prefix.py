@@ -23,6 +23,7 @@ from rewardtrain.last_layer import reading_only
 logger = logging.getLogger(__name__)
 
 Ids = Sequence[int]
+PADDING_WORTH_A_FORWARD = 256  # tokens: what a forward costs beside its tokens is that of some hundred more
 
 
 @dataclass
@@ -174,6 +175,58 @@ def encode_prompts(
         )  # fmt: skip
     last = out.last_hidden_state[row_numbers, ends]
     return EncodedPrompts(last, mask, out.past_key_values, _means(out.last_hidden_state, mask) if with_means else None)
+
+
+@torch.no_grad()
+def encode_ragged(trunk: nn.Module, prompts: Sequence[Ids], *, pad_id: int, side: str = "left") -> EncodedPrompts:
+    """`encode_prompts` without gradients, where lengths differ: like ones together, so that little padding is computed.
+
+    For networks whose cache can be repeated (`can_share`), and so be joined.
+    """
+    groups = groups_of_like_length([len(prompt) for prompt in prompts])
+    parts = [encode_prompts(trunk, [prompts[place] for place in group], pad_id=pad_id, side=side) for group in groups]
+    return parts[0] if len(parts) == 1 else _joined(parts, [place for group in groups for place in group], side)
+
+
+def groups_of_like_length(lengths: Sequence[int], worth: int = PADDING_WORTH_A_FORWARD) -> list[list[int]]:
+    """Places in groups that are encoded together: the longest first, and a new group where that spares enough padding.
+
+    worth  tokens of padding that a further forward must spare; one group alone keeps the order it came in
+
+    >>> groups_of_like_length([9, 2, 8, 2], worth=10)
+    [[0, 2], [1, 3]]
+    """
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    groups: list[list[int]] = []
+    for number, place in enumerate(order):
+        if not groups or (lengths[groups[-1][0]] - lengths[place]) * (len(order) - number) >= worth:
+            groups.append([])
+        groups[-1].append(place)
+    return groups if len(groups) > 1 else [list(range(len(lengths)))]
+
+
+def _joined(parts: Sequence[EncodedPrompts], places: Sequence[int], side: str) -> EncodedPrompts:
+    """Rows that were encoded in parts as if they had been encoded together. `places` says where each belongs."""
+    order = torch.tensor(places, device=parts[0].last.device).argsort()
+    cache = parts[0].cache
+    for number, layer in enumerate(cache.layers):
+        for name in ("keys", "values"):
+            joined = _padded_together([getattr(part.cache.layers[number], name) for part in parts], -2, side)
+            setattr(layer, name, joined[order])
+    last = torch.cat([part.last for part in parts])
+    return EncodedPrompts(last[order], _padded_together([part.mask for part in parts], -1, side)[order], cache)
+
+
+def _padded_together(blocks: Sequence[Tensor], dim: int, side: str) -> Tensor:
+    """Blocks of rows as one, filled up with zeros (or False) along `dim` to the widest."""
+    width = max(block.shape[dim] for block in blocks)
+    found = []
+    for block in blocks:
+        shape = list(block.shape)
+        shape[dim] = width - shape[dim]
+        fill = block.new_zeros(shape)
+        found.append(torch.cat([fill, block] if side == "left" else [block, fill], dim=dim))
+    return torch.cat(found)
 
 
 def _means(hidden: Tensor, mask: Tensor) -> Tensor:

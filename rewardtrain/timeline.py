@@ -18,9 +18,9 @@ from feedback.models import Project, QueuedWork, Snapshot
 from feedback.templatetags.shares import percent
 from rewardtrain.algorithms import PPO, title_of, why_not_resumable
 from rewardtrain.models import Promotion, Round, TrainingRun
+from rewardtrain.rounds import REWARD_KINDS
 
 SHOWN = 12
-REWARD_KINDS = (TrainingRun.Kind.REWARD_MODEL, TrainingRun.Kind.SECOND_REWARD_MODEL)
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class RoundRow:
         return bool(why_not_resumable({"algorithm": getattr(self.turn, "algorithm_named", None) or PPO}))
 
     @property
+    def knows_rules(self) -> bool:
+        """Whether there were rules to learn, learned or not."""
+        return TrainingRun.Kind.RULE_MODEL in self.runs or bool(self.turn.without_rules)
+
+    @property
     def gate_lines(self) -> list[dict[str, Any]]:
         return getattr(self.turn, "gate_lines", None) or []
 
@@ -97,7 +102,7 @@ def row_of(turn: Round) -> RoundRow:
 
 def _rows(project: Project, rounds: Any) -> list[RoundRow]:
     """`rounds` is a queryset; the samples of its gate reports, which are long, stay where they are."""
-    snapshots = Snapshot.objects.defer("ranking_ids", "manifest", "excluded")
+    snapshots = Snapshot.objects.defer("ranking_ids", "judgement_ids", "manifest", "excluded")
     found = (
         rounds.defer("gate_report", "hyperparameters")
         .annotate(gate_lines=KeyTransform("lines", "gate_report"))
@@ -110,14 +115,17 @@ def _rows(project: Project, rounds: Any) -> list[RoundRow]:
     for turn in found:
         row = RoundRow(turn, {run.kind: run for run in turn.runs.all()})
         row.is_serving = turn.state == Round.State.PROMOTED and turn.policy_after_id == project.policy_id
+        rows.append(row)
+    with_rules = any(row.knows_rules for row in rows)
+    for row in rows:
         row.stages = [
-            snapshot_stage(turn),
+            snapshot_stage(row.turn),
             reward_stage(row),
+            *([rule_stage(row)] if with_rules else []),
             policy_stage(row),
             gate_stage(row),
             serving_stage(row, serving),
         ]
-        rows.append(row)
     return rows
 
 
@@ -172,6 +180,19 @@ def reward_stage(row: RoundRow) -> Stage:
     moving = next(run for run in runs if not run.is_finished)
     which = "first of two" if moving.kind == TrainingRun.Kind.REWARD_MODEL else "second of two"
     return _stopped_or(row.turn, Stage(name, "now", steps_of(moving), which))
+
+
+def rule_stage(row: RoundRow) -> Stage:
+    """The round's rule model; its figure is how well it tells a reply that breaks a rule from one that does not."""
+    name, run = "Rule model", row.runs.get(TrainingRun.Kind.RULE_MODEL)
+    if run is None:
+        return Stage(name, figure="none") if row.turn.without_rules else Stage(name)
+    if run.state == QueuedWork.State.DONE:
+        auc = run.produced.figures.get("mean_auc_all") if run.produced else None
+        return Stage(name, "done", "not measured" if auc is None else f"AUC {auc:.2f}", duration(run_seconds(run)))
+    if run.is_finished:
+        return _broken(name, run)
+    return _stopped_or(row.turn, Stage(name, "now", steps_of(run), f"{duration(run_seconds(run))} so far"))
 
 
 def policy_stage(row: RoundRow) -> Stage:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from feedback.models import Prompt, PromptGroup
-from feedback.prompts import fingerprint
+from django.db.models import QuerySet
+
+from feedback.models import Project, Prompt, PromptGroup
+from feedback.prompts import content_hash, fingerprint
 from feedback.snapshots import RankedRow, snapshot_rows
 from rewardtrain.chat import Turn, as_turns
 from rewardtrain.errors import NothingToLearn
@@ -47,20 +49,33 @@ def _kept_for_second(row: RankedRow, seed: int, share: float) -> bool:
     return stable_seed(seed, fingerprint(row.prompt)) / 2**63 < share
 
 
+def gate_prompts(project: Project) -> QuerySet[Prompt]:
+    """The everyday prompts a gate may be measured on. What probers wrote is asked about apart."""
+    return Prompt.objects.filter(project=project).of_split(PromptGroup.Split.VALIDATION).exclude(source="probe")
+
+
 def training_prompt_ids(run: TrainingRun) -> list[int]:
     """The training split's prompts; also those that annotators are not offered: imported, or written by a person."""
     prompts = Prompt.objects.filter(project=run.project).of_split(PromptGroup.Split.TRAIN)
     return list(prompts.order_by("content_hash").values_list("pk", flat=True)[:MOST_PROMPTS])
 
 
-def training_prompts(run: TrainingRun, ids: Sequence[int]) -> list[list[Turn]]:
-    """What PPO answers: these prompts, and people's dialogues of the snapshot cut where a reply was wanted."""
+def training_prompts(run: TrainingRun, ids: Sequence[int], probes: Sequence[list[Turn]] = ()) -> list[list[Turn]]:
+    """What PPO answers: these prompts, people's dialogues of the snapshot cut where a reply was wanted, and probes.
+
+    probes  openings that probe a rule; none of them stands among the everyday ones as well
+    """
     prompts = Prompt.objects.in_bulk(ids)
     openings = [as_turns(prompts[pk].messages) for pk in ids]
-    found = openings + _dialogues_cut_at_user_turns(run)
-    if not found:
+    probing = {_key(probe) for probe in probes}
+    everyday = [one for one in openings + _dialogues_cut_at_user_turns(run) if not probing or _key(one) not in probing]
+    if not everyday and not probes:
         raise NothingToLearn("The training split has no prompts. Import prompts, or let people open dialogues first.")
-    return found
+    return [*everyday, *probes]
+
+
+def _key(turns: Sequence[Turn]) -> str:
+    return content_hash([{"role": turn["role"], "content": turn["content"]} for turn in turns])
 
 
 def _dialogues_cut_at_user_turns(run: TrainingRun) -> list[list[Turn]]:

@@ -32,7 +32,7 @@ from rewardtrain.losses import comparison_pairs
 from rewardtrain.optimizer import adamw
 from rewardtrain.policy import Policy, ReferencePolicy
 from rewardtrain.reward_training import RankedComparison
-from rewardtrain.rollouts import Advice, LedgerEntry, Prompt, Rollout, WeightedReward, ledger_entries
+from rewardtrain.rollouts import Advice, LedgerEntry, Prompt, Reward, Rollout, ledger_entries
 from rewardtrain.training_state import check_finite
 
 OnStep = Callable[[int, int, Mapping[str, float]], object]
@@ -84,7 +84,7 @@ def train_by_rloo(
     *,
     policy: Policy,
     ref_policy: ReferencePolicy,
-    rewards: Sequence[WeightedReward],
+    rewards: Sequence[Reward],
     settings: RlooSettings,
     on_begin: Callable[[int], object] = lambda steps: None,
     on_step: OnStep = lambda done, total, figures: None,
@@ -226,7 +226,7 @@ def train_by_dpo(
     *,
     policy: Policy,
     ref_policy: ReferencePolicy,
-    rewards: Sequence[WeightedReward],
+    rewards: Sequence[Reward],
     settings: DpoSettings,
     on_begin: Callable[[int], object] = lambda steps: None,
     on_step: OnStep = lambda done, total, figures: None,

@@ -231,6 +231,7 @@ def test_celery_takes_json_alone_and_gives_work_back_when_a_worker_dies() -> Non
         ("rewardtrain.train_rule_model", "train"),
         ("rewardtrain.train_policy", "train"),
         ("rewardtrain.evaluate_gate", "train"),
+        ("rewardtrain.evaluate_policies", "train"),
         ("feedback.sweep", "default"),
         ("rewardtrain.advance_rounds", "default"),
     ],

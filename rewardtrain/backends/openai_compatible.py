@@ -14,6 +14,7 @@ import os
 import re
 import ssl
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from rewardtrain.backends.outbound import Destination, destination
 
 logger = logging.getLogger(__name__)
 CALLS_AT_ONCE = 8
+REPLIES_PER_CALL = 16  # servers cap `n`, and an answer must not grow with the draws that are chosen from
 LARGEST_ANSWER = 4 * 1024 * 1024  # bytes
 LONGEST_REPLY = 100_000  # characters
 CONNECT_SECONDS = 5.0
@@ -46,19 +48,27 @@ class OpenAICompatible:
         self.version = version
 
     def generate(self, jobs: Sequence[GenerationJob], sampling: Mapping[str, Any]) -> Iterator[MadeReply | FailedJob]:
-        """Give each dialogue's replies when its call is answered; several calls are under way at a time."""
+        """Give replies when their call is answered; several calls are under way at a time.
+
+        A job whose call failed fails once all of its calls are answered, so that what the others made is not lost.
+        """
         if unknown := sorted(set(sampling) - set(SENT_SETTINGS)):
             raise GenerationFailed(f"A server knows no sampling setting {', '.join(unknown)}.", permanent=True)
         with ThreadPoolExecutor(max_workers=CALLS_AT_ONCE, thread_name_prefix="model-server") as pool:
-            calls = {pool.submit(self._answer, job, sampling): job for job in jobs}
+            calls = {pool.submit(self._answer, part, sampling): part.key for job in jobs for part in _parts_of(job)}
+            open_calls, failed = Counter(calls.values()), dict[int, GenerationFailed]()
             for call in as_completed(calls):
+                key = calls[call]
+                open_calls[key] -= 1
                 try:
                     yield from call.result()
                 except GenerationFailed as err:
-                    yield FailedJob(calls[call].key, err)
+                    failed.setdefault(key, err)
+                if key in failed and not open_calls[key]:
+                    yield FailedJob(key, failed[key])
 
     def _answer(self, job: GenerationJob, sampling: Mapping[str, Any]) -> list[MadeReply]:
-        """One call for all the replies a job lacks. A server may give fewer; the next pass asks for the rest."""
+        """One call for all replies of a part of a job. A server may give fewer; the next pass asks for the rest."""
         seed = job.draws[0].seed % 2**31  # servers differ in how large a seed may be
         body = {
             "model": self.version.location,
@@ -100,6 +110,14 @@ class OpenAICompatible:
             mean_logprob=choice.mean_logprob,
             token_count=choice.token_count or alone,
         )
+
+
+def _parts_of(job: GenerationJob) -> list[GenerationJob]:
+    """A job as so many as it takes calls; each call's seed is its first draw's."""
+    return [
+        GenerationJob(job.key, job.messages, job.draws[start : start + REPLIES_PER_CALL])
+        for start in range(0, len(job.draws), REPLIES_PER_CALL)
+    ]
 
 
 def api_key(version: ModelVersion) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,11 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from feedback.models import Project
+from feedback.models import Project, Rule
 from feedback.pages.access import managed_project
-from feedback.templatetags.shares import signed
+from feedback.templatetags.shares import percent, signed
 from rewardtrain.models import LedgerEntry, Round, TrainingRun
-from rewardtrain.run_figures import plain, term_word
+from rewardtrain.run_figures import in_order, plain, term_word
 
 A_PAGE = 20
 COLUMNS = {"kl_nats": "KL", "token_count": "Tokens", "step": "Step"}
@@ -50,6 +51,7 @@ class Sample:
     terms: list[tuple[str, str]]  # (word, value) in the order of the heads
     reward: str
     kl_nats: str
+    rule: str  # what the rule model says of the rule that counted; empty where none was asked about
 
 
 @require_safe
@@ -73,7 +75,8 @@ def _show(request: HttpRequest, project: Project, run: TrainingRun | None, whose
     entries = LedgerEntry.objects.filter(run=run) if run else LedgerEntry.objects.none()
     terms = terms_of(entries)
     order = order_asked(request.GET.get("by", ""), terms)
-    page = Paginator(in_order(entries, order), A_PAGE).get_page(request.GET.get("page"))
+    page = Paginator(sorted_entries(entries, order), A_PAGE).get_page(request.GET.get("page"))
+    names = _rule_names(project, page)
     context = {
         "project": project,
         "run": run,
@@ -83,7 +86,7 @@ def _show(request: HttpRequest, project: Project, run: TrainingRun | None, whose
         "order": order,
         "orders": _orders(order, terms),
         "page": page,
-        "samples": [_sample(entry, terms) for entry in page],
+        "samples": [_sample(entry, terms, names) for entry in page],
     }
     return render(request, "rewardtrain/ledger.html", context)
 
@@ -91,7 +94,7 @@ def _show(request: HttpRequest, project: Project, run: TrainingRun | None, whose
 def terms_of(entries: QuerySet[LedgerEntry]) -> list[str]:
     """The names of the terms that a run's samples carry, the preference first."""
     first = entries.order_by("step", "index").values_list("terms", flat=True).first()
-    return sorted(first or {}, key=lambda name: (name != "preference", name))
+    return in_order(first or {})
 
 
 def order_asked(asked: str, terms: list[str]) -> Order:
@@ -100,7 +103,7 @@ def order_asked(asked: str, terms: list[str]) -> Order:
     return Order(by, asked.startswith("-")) if by in {"reward", *COLUMNS, *terms} else Order()
 
 
-def in_order(entries: QuerySet[LedgerEntry], order: Order) -> QuerySet[LedgerEntry]:
+def sorted_entries(entries: QuerySet[LedgerEntry], order: Order) -> QuerySet[LedgerEntry]:
     """The samples sorted, equal ones newest first; a sample without the term comes last."""
     is_term = order.by != "reward" and order.by not in COLUMNS
     entries = entries.alias(sorted_by=KeyTransform(order.by, "terms") if is_term else F(order.by))
@@ -114,7 +117,24 @@ def _orders(chosen: Order, terms: list[str]) -> list[tuple[str, Order, bool]]:
     return [(word, chosen.turned if by == chosen.by else Order(by), by == chosen.by) for by, word in words.items()]
 
 
-def _sample(entry: LedgerEntry, terms: list[str]) -> Sample:
+def _rule_names(project: Project, entries: Iterable[LedgerEntry]) -> dict[str, str]:
+    """The newest name of each rule that these samples speak of, by its key."""
+    keys = {entry.rule for entry in entries if entry.rule}
+    rules = Rule.objects.filter(rule_set__project=project, key__in=keys).order_by("rule_set__number")
+    return dict(rules.values_list("key", "name")) if keys else {}
+
+
+def rule_words(entry: LedgerEntry, names: dict[str, str]) -> str:
+    """Which rule a sample was probed by, or most likely broke, and how likely it was followed."""
+    if not entry.rule:
+        return ""
+    name, chances = names.get(entry.rule, entry.rule), entry.raw_terms
+    if "rules_probed" in chances:
+        return f"Probes “{name}”, {percent(chances['rules_probed'])} likely followed"
+    return f"Most in doubt: “{name}”, {percent(chances.get('rules_lowest'))} likely followed"
+
+
+def _sample(entry: LedgerEntry, terms: list[str], names: dict[str, str]) -> Sample:
     messages: list[dict[str, Any]] = entry.prompt
     return Sample(
         entry=entry,
@@ -123,4 +143,5 @@ def _sample(entry: LedgerEntry, terms: list[str]) -> Sample:
         terms=[(term_word(name), signed(entry.terms.get(name))) for name in terms],
         reward=signed(entry.reward),
         kl_nats=plain(entry.kl_nats, 1),
+        rule=rule_words(entry, names),
     )

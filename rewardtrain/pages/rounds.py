@@ -62,7 +62,7 @@ def show_rounds(
 
 def _runs_by_command(project: Project) -> list[TrainingRun]:
     """The newest runs that belong to no round."""
-    found = TrainingRun.objects.filter(project=project, round=None).exclude(kind=TrainingRun.Kind.GATE)
+    found = TrainingRun.objects.filter(project=project, round=None).exclude(kind__in=TrainingRun.MEASURING)
     return list(found.defer("result", "hyperparameters").order_by("-pk")[:RUNS_BY_COMMAND])
 
 
@@ -124,6 +124,8 @@ def _report(request: HttpRequest, row: RoundRow | None) -> dict[str, Any]:
         "lines": sorted_lines(row.gate_lines),
         "passed": bool(turn.gate_report.get("passed")),
         "prompts": turn.gate_report.get("counts", {}).get("prompts"),
+        "probes": turn.gate_report.get("counts", {}).get("probes"),
+        "rule_rows": turn.gate_report.get("rules"),
         "sample": sample,
         "sample_line": next((line for line in row.gate_lines if sample and line["key"] == sample.by), None),
         "form": DecisionForm(),
@@ -144,8 +146,8 @@ def _training(rows: list[RoundRow], named: RoundRow | None) -> dict[str, Any]:
     drawn = run if run and run.kind != TrainingRun.Kind.GATE else row.runs.get(TrainingRun.Kind.POLICY)
     goes_on = "" if verbs.why_not_resumed(row.turn) else timelines.goes_on(row)
     return {
-        "training": row, "run": run, "goes_on": goes_on, "reward": _reward_model(row), **about(run, row.algorithm),
-        **_drawn(drawn),
+        "training": row, "run": run, "goes_on": goes_on, "reward": _reward_model(row), "rules": _rule_model(row),
+        **about(run, row.algorithm), **_drawn(drawn),
     }  # fmt: skip
 
 
@@ -191,6 +193,14 @@ def _reward_model(row: RoundRow) -> dict[str, Any] | None:
     plot = {name: None if value is None else charts.on_axis(value, 0.5, 1) for name, value in places.items()}
     said = f"Right in {found['pair_accuracy']:.0%}, between {low:.0%} and {high:.0%} with 95 % certainty"
     return {"run": run, "version": version, "figures": found, "plot": plot | {"said": said}}
+
+
+def _rule_model(row: RoundRow) -> dict[str, Any] | None:
+    """What the round's rule model reports of itself; None where it made none."""
+    run = row.runs.get(TrainingRun.Kind.RULE_MODEL)
+    if run is None or run.produced is None:
+        return None
+    return {"run": run, "version": run.produced, "figures": run.produced.figures}
 
 
 def _report_that_is_due(request: HttpRequest, rows: list[RoundRow], training: RoundRow | None) -> dict[str, Any]:

@@ -44,8 +44,8 @@ def run_page(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
 
 
 def _runs(project: Project) -> Any:
-    """What has figures: the gate's measurement has its report instead."""
-    found = TrainingRun.objects.filter(project=project).exclude(kind=TrainingRun.Kind.GATE)
+    """What has figures of steps: measurements have reports instead."""
+    found = TrainingRun.objects.filter(project=project).exclude(kind__in=TrainingRun.MEASURING)
     return found.select_related("project", "round", "parent", "produced")
 
 

@@ -38,6 +38,16 @@ def contests() -> list[Contest]:
             ],
             repeats=3,
         ),
+        Contest(
+            title=f"{REQUESTS} requests of 1 reply of {NEW} tokens, dialogues of 65 to {PROMPT}",
+            unit="16 requests",
+            ways=[
+                Way("Nestbox, together", f"{HERE}:ours", {"dialogues": REQUESTS, "replies": 1}),
+                Way("Nestbox, one by one", f"{HERE}:ours", {"dialogues": REQUESTS, "replies": 1, "apart": True}),
+                Way("transformers generate, one by one", f"{HERE}:generate", {"dialogues": REQUESTS, "replies": 1}),
+            ],
+            repeats=3,
+        ),
     ]
 
 

@@ -34,6 +34,7 @@ from tests.benchmarks.contest import ROOT
 
 STARTER = ROOT / "rewardtrain" / "starter" / "policy"
 DOCUMENT = ROOT / "docs" / "ppo.md"
+NOT_WRITTEN_HERE = "# Rules in the reward"  # from here on the page is written by hand
 TRL = "trl==1.12.0"
 PEOPLE, COMPARISONS, CANDIDATES = 8, 300, 4
 SCALE_PROMPTS = 256
@@ -419,7 +420,7 @@ def gap(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[float
 PAGE = """# PPO beside TRL's
 
 What counts is not the learned reward, which any optimiser can push up, but what the people meant. In the rehearsal's
-world that is known: an oracle that no training sees. This page is written by
+world that is known: an oracle that no training sees. This part of the page is written by
 
     python -m tests.benchmarks.oracle_reward FOLDER --write
 
@@ -486,7 +487,8 @@ def main() -> None:
     found = study(options)
     Console(width=180).print(report(found), markup=False, highlight=False)
     if options.write:
-        DOCUMENT.write_text(page(found, options), encoding="utf-8")
+        _, mark, by_hand = DOCUMENT.read_text(encoding="utf-8").partition(NOT_WRITTEN_HERE)
+        DOCUMENT.write_text(f"{page(found, options).rstrip()}\n\n{mark}{by_hand}", encoding="utf-8")
 
 
 if __name__ == "__main__":

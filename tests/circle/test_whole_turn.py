@@ -17,7 +17,11 @@ def test_a_round_learns_from_rankings_and_its_policy_answers_next(project: Proje
     rank_everything(project)
     turn = turn_here(rounds.start_round(project=project))
     assert turn.state == Round.State.DECISION, turn.error
-    assert {run.kind for run in turn.runs.all()} == set(TrainingRun.Kind.values) - {TrainingRun.Kind.RULE_MODEL}
+    assert {run.kind for run in turn.runs.all()} == set(TrainingRun.Kind.values) - {
+        TrainingRun.Kind.RULE_MODEL,
+        TrainingRun.Kind.EVALUATION,
+    }
+    assert turn.without_rules == ""  # there are none to learn
     assert turn.policy_after.parent == turn.policy_before
     assert turn.gate_report["lines"][0].keys() >= {"key", "name", "found", "wanted", "passed"}
     assert turn.gate_report["counts"] == {"prompts": 6}

@@ -74,6 +74,33 @@ def test_all_replies_of_a_dialogue_are_asked_for_in_one_call(settings: Any) -> N
     assert len({reply.text for reply in made}) == 4
 
 
+def test_many_draws_are_asked_for_in_calls_that_every_server_takes(settings: Any) -> None:
+    def caps_n(call: stub_server.Call) -> None:
+        (stub_server.answers if call.body["n"] <= 16 else refuses(400, "n must be at most 16"))(call)
+
+    with serving(caps_n) as server:
+        allow(settings, server)
+        made = results(server, job(count=9 * 16 - 2))
+    assert sorted((call.body["seed"], call.body["n"]) for call in server.calls) == [
+        *((1000 + start, 16) for start in range(0, 128, 16)),
+        (1128, 14),
+    ]
+    assert sorted(reply.draw.index for reply in made) == list(range(142))
+    assert {reply.seed for reply in made if reply.draw.index in range(16, 32)} == {1016}
+    assert len({reply.text for reply in made}) == 142
+
+
+def test_what_other_calls_of_a_job_made_is_given_before_it_fails_once(settings: Any) -> None:
+    def fails_at_first(call: stub_server.Call) -> None:
+        (refuses(500) if call.body["seed"] < 1032 else stub_server.answers)(call)
+
+    with serving(fails_at_first) as server:
+        allow(settings, server)
+        *made, failed = results(server, job(count=40))
+    assert sorted(reply.draw.index for reply in made) == list(range(32, 40))
+    assert isinstance(failed, FailedJob) and failed.key == 1
+
+
 def test_a_reply_says_what_exactly_made_it(settings: Any) -> None:
     with serving(stub_server.answers) as server:
         allow(settings, server)

@@ -140,13 +140,13 @@ def test_a_reply_does_not_depend_on_what_it_was_batched_with(policy_folder: Path
 
 def test_a_dialogue_is_encoded_once_for_its_replies(policy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[int] = []
-    real = sampling.encode_prompts
+    real = sampling.encode_ragged
 
     def counting(trunk: Any, prompts: Any, **options: Any) -> Any:
         encoded.append(len(prompts))
         return real(trunk, prompts, **options)
 
-    monkeypatch.setattr(sampling, "encode_prompts", counting)
+    monkeypatch.setattr(sampling, "encode_ragged", counting)
     made(policy_folder, job(1, "One?"), job(2, "Two?"), job(3, "Three?"))
     assert encoded == [3]
 

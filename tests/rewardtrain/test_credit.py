@@ -14,8 +14,8 @@ from rewardtrain.chat import encode_prompt
 from rewardtrain.credit import TokenScores, after_tokens, paid_by_token
 from rewardtrain.errors import TrainingDiverged, UnsupportedArchitecture
 from rewardtrain.hyperparameters import PpoSettings, RewardModelSettings, SamplingSettings
-from rewardtrain.policy import PolicyWithValue, load_policy_with_value, reference_policy
-from rewardtrain.ppo import token_rewards, train_policy
+from rewardtrain.policy import load_policy_with_value, reference_policy
+from rewardtrain.ppo import estimate_advantages, token_rewards
 from rewardtrain.reward_model import EncodedComparison, HeadConfig, RewardModel
 from rewardtrain.rollouts import WeightedReward, sample_rollout, score
 from tests.rewardtrain.small_rollouts import make_rollout
@@ -149,38 +149,41 @@ def test_a_policy_and_a_reward_model_of_its_base_cut_what_the_policy_wrote_alike
     assert int((rollout.progress != 0).sum()) == int(rollout.response_mask.sum())
 
 
-def test_a_planted_reward_is_learned_sooner_where_each_token_is_paid():
+def test_what_a_reply_earned_before_is_no_noise_to_its_last_token():
     """The reward is the number of letters e: after each token it is known how many there are so far."""
-    tokenizer = make_tokenizer()
-    prompts = [[user("x" * length)] for length in range(1, 12)]
-    settings = dataclasses.replace(
-        TINY, updates=14, samples_per_update=32, samples_per_prompt=1, minibatch_size=16, learning_rate=4e-3,
-        kl_coef=0.01, warmup_updates=2, schedule="constant", malformed_penalty=0.0, pass_kl_limit=1.0,
-        sampling=SamplingSettings(max_new_tokens=10),
-    )  # fmt: skip
+    policy = load_policy_with_value(STARTER).eval()
+    tokenizer = policy.tokenizer
 
-    def letters(asked, replies):
-        return [[float(text.count("e")) for text in own] for own in replies]
+    def count(text):
+        return float(text.count("e"))
 
-    def letters_so_far(asked, replies):
+    def so_far(asked, replies):
         def one(text):
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            seen = [float(tokenizer.decode(ids[: end + 1]).count("e")) for end in range(len(ids))]
-            return TokenScores(ids, t(seen), float(text.count("e")))
+            return TokenScores(
+                ids, t([count(tokenizer.decode(ids[: end + 1])) for end in range(len(ids))]), count(text)
+            )
 
         return [[one(text) for text in own] for own in replies]
 
-    def learned(credit, seed):
-        policy = PolicyWithValue(make_llama(), tokenizer)
-        reward = WeightedReward("letter e", 1.0, letters, by_token=letters_so_far)
-        own = dataclasses.replace(settings, credit=credit, seed=seed)
-        result = train_policy(
-            prompts, policy=policy, ref_policy=reference_policy(policy), rewards=[reward], settings=own
+    def spread_at_the_end(credit):
+        settings = dataclasses.replace(
+            TINY, samples_per_update=96, samples_per_prompt=24, minibatch_size=48, kl_coef=0.0, credit=credit,
+            malformed_penalty=0.0, reward_clip=50.0, sampling=SamplingSettings(max_new_tokens=48),
+        )  # fmt: skip
+        prompts = [[user(f"How do I care for a {plant}?")] for plant in ("fern", "basil", "rose", "cactus")]
+        encoded = [encode_prompt(tokenizer, prompt, 100) for prompt in prompts]
+        rollout = sample_rollout(policy, reference_policy(policy), prompts, encoded, settings, step=0)
+        reward = WeightedReward(
+            "letters", 1.0, lambda p, r: [[count(text) for text in own] for own in r], by_token=so_far
         )
-        return sum(step.reward for step in result.steps[-4:]) / 4
+        score(rollout, [reward], settings)
+        rollout.rewards = token_rewards(rollout, 0.0)
+        estimate_advantages(rollout, settings)
+        last = rollout.response_mask.sum(dim=1) - 1
+        return float((rollout.returns - rollout.values)[torch.arange(len(rollout)), last].std())
 
-    by_tokens, by_replies = (sum(learned(credit, seed) for seed in (0, 1)) for credit in ("token", "reply"))
-    assert by_tokens > by_replies + 1.0
+    assert spread_at_the_end("token") < spread_at_the_end("reply") / 2
 
 
 def test_what_is_set_must_be_known():

@@ -179,3 +179,15 @@ def test_a_page_costs_as_many_queries_with_many_samples_as_with_few(manager, pro
 
 
 QUERIES = 8  # session, person, project, round, run, terms, count, samples
+
+
+def test_a_sample_names_the_rule_that_counted_as_plain_text(manager, project, run):
+    make.make_rule_set(project, rules=2, name="No <b>body</b>")
+    add_sample(run, 0, rule="r1", raw_terms={"rules_probed": 0.8}, terms={"preference": 1.0, "rules": -0.5})
+    add_sample(run, 1, rule="r2", raw_terms={"rules_mean": 0.9, "rules_lowest": 0.31}, terms={"rules": 0.5})
+    add_sample(run, 2, rule="gone", raw_terms={"rules_probed": 0.5}, terms={"rules": 0.0})
+    body = manager.get(address(project) + "?by=-rules").content.decode()
+    assert "Probes “No &lt;b&gt;body&lt;/b&gt;”, 80% likely followed" in body
+    assert "Most in doubt: “No &lt;b&gt;body&lt;/b&gt;”, 31% likely followed" in body
+    assert "Probes “gone”, 50% likely followed" in body
+    assert read(manager, project, "?by=-rules") == ["Reply 0.", "Reply 2.", "Reply 1."]

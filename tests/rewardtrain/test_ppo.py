@@ -194,7 +194,7 @@ def run(settings=TINY, *, policy=None, rewards=(COUNT_E,), prompts=PROMPTS, **ca
 @pytest.mark.parametrize(("kind", "samples_per_prompt"), [("rotary", 1), ("rotary", 4), ("absolute", 2)])
 def test_a_planted_reward_rises(kind, samples_per_prompt):
     settings = PpoSettings(
-        updates=30, samples_per_update=32, samples_per_prompt=samples_per_prompt, minibatch_size=16, learning_rate=4e-3,
+        updates=30, samples_per_update=32, samples_per_prompt=samples_per_prompt, minibatch_size=16, learning_rate=2e-3,
         kl_coef=0.01, warmup_updates=2, schedule="constant", malformed_penalty=0.0, pass_kl_limit=1.0, seed=3,
         sampling=SamplingSettings(max_new_tokens=10),
     )  # fmt: skip

@@ -61,12 +61,15 @@ def test_a_round_keeps_the_projects_settings_and_what_differs_this_time():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ([], "Write the settings of rounds in parts: reward_model, policy, gate."),
+        ([], "Write the settings of rounds in parts: reward_model, rule_model, policy, gate."),
         ({"policy": []}, "Write policy as names with values."),
-        ({"ppo": {}}, "There is no part ppo; known are reward_model, policy, gate."),
+        ({"ppo": {}}, "There is no part ppo; known are reward_model, rule_model, policy, gate."),
         ({"policy": {"updates": 0}}, "In policy: Set updates above 0"),
         ({"policy": {"updates": "3"}}, "In policy: Set updates to a whole number, not '3'."),
         ({"policy": {"reward_model": "best"}}, "In policy: Set reward_model to a whole number, not 'best'."),
+        ({"rule_model": {"use_rules": 1}}, "In rule_model: Set use_rules to true or false, not 1."),
+        ({"rule_model": {"epochs": 0}}, "In rule_model: Set epochs above 0"),
+        ({"policy": {"probe_share": 2.0}}, "In policy: Set probe_share between 0 and 1"),
         ({"policy": {"sampling": [1]}}, r"In policy: Set sampling to names with values, not \[1\]."),
         ({"reward_model": {"base": 3}}, "In reward_model: Set base to a word, not 3."),
         ({"gate": {"most_lenght_change": 1}}, "In gate: There is no setting most_lenght_change"),

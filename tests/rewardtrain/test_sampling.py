@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rewardtrain import sampling
+from rewardtrain import sampling, shared_prefix
 from rewardtrain.chat import EncodedPrompt, encode_prompt
 from rewardtrain.errors import UnsupportedArchitecture
 from rewardtrain.hyperparameters import SamplingSettings
@@ -58,6 +58,30 @@ def test_a_prompt_encoded_once_for_its_replies_gives_what_it_gives_encoded_for_e
 
 def test_padding_at_the_right_gives_what_padding_at_the_left_gives(policy):
     assert_same(draw(policy, padding_side="left"), draw(policy, padding_side="right"))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_prompts_of_unlike_length_encoded_in_groups_give_the_same(policy, side, monkeypatch):
+    widths = []
+    encode = shared_prefix.encode_prompts
+
+    def noting(trunk, prompts, **how):
+        widths.append((len(prompts), max(map(len, prompts))))
+        return encode(trunk, prompts, **how)
+
+    at_once = draw(policy, padding_side=side)
+    monkeypatch.setattr(shared_prefix, "encode_prompts", noting)
+    monkeypatch.setattr(shared_prefix.groups_of_like_length, "__defaults__", (8,))
+    assert_same(draw(policy, padding_side=side), at_once)
+    if shared_prefix.can_share(policy.trunk):
+        assert len(widths) == 2 and widths[0][1] > widths[1][1] and sum(rows for rows, _ in widths) == 3
+
+
+def test_a_further_group_must_spare_padding():
+    grouped = shared_prefix.groups_of_like_length
+    assert grouped([3, 200, 5, 190]) == [[1, 3], [2, 0]]
+    assert grouped([30, 20, 10]) == [[0, 1, 2]]
+    assert grouped([]) == [[]]
 
 
 def test_a_reply_does_not_depend_on_what_it_is_batched_with(policy):

@@ -80,11 +80,14 @@ class Command(BaseCommand):
                 "state": turn.state,
                 "policy": turn.policy_after_id,
                 "error": turn.error,
+                "without_rules": turn.without_rules,
                 "gate": {key: report.get(key) for key in ("passed", "lines", "counts")},
             },
         )
         if turn.state == Round.State.FAILED:
             raise CommandError(f"Round {turn.number} failed. {turn.error}")
+        if turn.without_rules:
+            self.stdout.write(f"No rule model in this round. {turn.without_rules}")
         for line in report["lines"]:
             mark = "passed" if line["passed"] else "FAILED"
             self.stdout.write(f"{mark:7} {line['name']}: {line['found']} (wanted {line['wanted']})")

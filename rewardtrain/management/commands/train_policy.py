@@ -22,6 +22,9 @@ class Command(BaseCommand):
         )
         command_line.add_algorithm_argument(parser)
         parser.add_argument("--reward-model", type=int, metavar="ID", help="default: the project's newest")
+        parser.add_argument(
+            "--rule-model", type=int, metavar="ID", help="default: the project's newest; --set rule_weight=0 for none"
+        )
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--json", metavar="FILE")
         command_line.add_settings_argument(parser)
@@ -50,6 +53,8 @@ class Command(BaseCommand):
             chosen["algorithm"] = options["algorithm"]
         if options["reward_model"]:
             chosen["reward_model"] = options["reward_model"]
+        if options["rule_model"]:
+            chosen["rule_model"] = options["rule_model"]
         return runs.queue_run(
             project=project,
             kind=TrainingRun.Kind.POLICY,
