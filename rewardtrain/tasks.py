@@ -43,6 +43,12 @@ def evaluate_gate(run_id: int) -> None:
     _work_in_child(run_id)
 
 
+@shared_task(name="rewardtrain.evaluate_policies", acks_late=True)
+def evaluate_policies(run_id: int) -> None:
+    """Measure policies beside each other in a child process."""
+    _work_in_child(run_id)
+
+
 def _work_in_child(run_id: int) -> None:
     """This process never loads torch: a child of low priority does the work and writes its outcome on the row."""
     from rewardtrain import runs

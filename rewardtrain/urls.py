@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from rewardtrain.pages import ledger, rounds, runs
+from rewardtrain.pages import evaluations, ledger, rounds, runs
 
 app_name = "rewardtrain"
 
@@ -13,6 +13,12 @@ urlpatterns = [
     path("roll-back/", rounds.roll_back, name="roll_back"),
     path("runs/<int:pk>/", runs.run_page, name="run"),
     path("runs/<int:pk>/ledger/", ledger.ledger_of_run, name="run_ledger"),
+    path("evaluations/", evaluations.evaluations_page, name="evaluations"),
+    path("evaluations/start/", evaluations.start, name="start_evaluation"),
+    path("evaluations/reranking/", evaluations.reranking, name="reranking"),
+    path("evaluations/<int:pk>/", evaluations.evaluation_page, name="evaluation"),
+    path("evaluations/<int:pk>/ask/", evaluations.ask, name="ask_people"),
+    path("evaluations/<int:pk>/close/", evaluations.close, name="close_blind_set"),
     path("<int:number>/", rounds.rounds_page, name="round"),
     path("<int:number>/ledger/", ledger.ledger, name="ledger"),
     path("<int:number>/decide/", rounds.decide, name="decide"),
