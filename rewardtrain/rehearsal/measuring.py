@@ -35,8 +35,12 @@ class Answers:
 
 
 def held_out_prompts(project: Project, most: int = TEST_PROMPTS) -> list[list[dict[str, str]]]:
-    """Test prompts in an order that has nothing to do with their source; none shares its group with a training one."""
-    prompts = project.prompts.filter(group__split=PromptGroup.Split.TEST).order_by("content_hash")
+    """Test prompts in an order that has nothing to do with their source; none shares its group with a training one.
+
+    What people wrote is not among them: probers provoke, and are asked about apart (`probed.py`).
+    """
+    ready = project.prompts.filter(group__split=PromptGroup.Split.TEST, author__isnull=True)
+    prompts = ready.order_by("content_hash")
     return [prompt.messages for prompt in prompts[:most]]
 
 

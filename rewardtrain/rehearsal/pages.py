@@ -30,13 +30,17 @@ class ShownReply:
 
 @dataclass
 class Page:
-    """A page of Nestbox: its forms by id (or by address), the dialogue, and the replies on the sheet."""
+    """A page of Nestbox: its forms, the dialogue, the replies on the sheet, and the rule that is asked about.
+
+    forms  by their id, or by their address; of several with the same address the later ones are `address#2`, `#3`, …
+    """
 
     url: str = ""
     forms: dict[str, Form] = field(default_factory=dict)
     turns: list[dict[str, str]] = field(default_factory=list)
     replies: list[ShownReply] = field(default_factory=list)
     notice: str = ""
+    wording: str = ""
 
     @property
     def csrf(self) -> str:
@@ -61,7 +65,7 @@ def read_page(html: str, url: str = "") -> Page:
 
 
 class _Reader(HTMLParser):
-    """Reads `form`, `.turn .said` and `[data-candidate] .reply`; everything else is passed over."""
+    """Reads `form`, `.turn .said`, `[data-candidate] .reply` and `.wording`; everything else is passed over."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -94,14 +98,16 @@ class _Reader(HTMLParser):
             self.page.turns[-1]["content"] += data
         if "notice" in inside:
             self.page.notice += data
+        if "wording" in inside:
+            self.page.wording += data
         if "reply" in inside and self.page.replies:
             self.page.replies[-1].text += data
 
     def _meaning(self, tag: str, found: Attributes) -> str:
         classes = found.get("class", "").split()
         if tag == "form":
-            self._form = self.page.forms.setdefault(found.get("id") or found.get("action", ""), Form())
-            self._form.action = found.get("action", "")
+            self._form = Form(found.get("action", ""))
+            self.page.forms[self._name(found)] = self._form
             return "form"
         if tag == "input":
             self._input(found)
@@ -112,7 +118,12 @@ class _Reader(HTMLParser):
             self.page.replies.append(
                 ShownReply(found["data-candidate"], found.get("data-letter", ""), found.get("data-state", ""))
             )
-        return next((name for name in ("said", "reply", "notice") if name in classes), "")
+        return next((name for name in ("said", "reply", "notice", "wording") if name in classes), "")
+
+    def _name(self, found: Attributes) -> str:
+        name = found.get("id") or found.get("action", "")
+        same = sum(known.partition("#")[0] == name for known in self.page.forms)
+        return f"{name}#{same + 1}" if same else name
 
     def _input(self, found: Attributes) -> None:
         is_choice = found.get("type") in {"radio", "checkbox"}

@@ -1,11 +1,11 @@
-"""Simulated people at work: they sign in, take what is next, rank, write on, and end, all over HTTP."""
+"""Simulated people at work, all over HTTP: they sign in, take what is next, rank, write on, and end."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import httpx2
@@ -24,7 +24,7 @@ class RehearsalFailed(RuntimeError):
 
 @dataclass
 class Share:
-    """How many comparisons all of them give together; one person's step takes one of them."""
+    """How many answers all of them give together; one person's step takes one of them."""
 
     wanted: int
     told: Callable[[int], None] = lambda done: None
@@ -56,6 +56,7 @@ class Person:
         self.annotator = Annotator(seed)
         self.project = project
         self.username, self.password = username, password
+        self.is_signed_in = False
         self.browser = httpx2.Client(base_url=address, follow_redirects=True, timeout=60.0, trust_env=False)
 
     def close(self) -> None:
@@ -64,7 +65,7 @@ class Person:
     def get(self, url: str) -> Page:
         return self._read(self.browser.get(url))
 
-    def post(self, url: str, values: dict[str, str | list[str]], token: str) -> Page:
+    def post(self, url: str, values: Mapping[str, str | list[str]], token: str) -> Page:
         headers = {"Referer": str(self.browser.base_url)}
         return self._read(self.browser.post(url, data={**values, "csrfmiddlewaretoken": token}, headers=headers))
 
@@ -76,14 +77,22 @@ class Person:
         return page
 
     def sign_in(self) -> None:
+        """Does nothing for somebody who has signed in before."""
+        if self.is_signed_in:
+            return
         page = self.get("/sign-in/")
         page = self.post("/sign-in/", {"username": self.username, "password": self.password}, page.csrf)
         if "/sign-in/" in page.url:
             raise RehearsalFailed(f"{self.username} could not sign in.")
+        self.is_signed_in = True
 
-    def work(self, share: Share, stop: threading.Event) -> None:
+    def next(self, kind: str) -> Page:
+        """What comes next of a kind; home where nothing is left."""
+        home = self.get(f"/?project={self.project}")
+        return self.post(f"/next/{self.project}/", {"kind": kind}, home.csrf)
+
+    def rank(self, share: Share, stop: threading.Event) -> None:
         """Rank until the share is used up. Work that is not there yet is waited for."""
-        self.sign_in()
         page = self._next()
         while not stop.is_set() and share.take():
             try:
@@ -97,8 +106,7 @@ class Person:
         """The next piece of work, waited for while fresh dialogues are opened."""
         until = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < until:
-            home = self.get(f"/?project={self.project}")
-            page = self.post(f"/next/{self.project}/", {"kind": "chat_and_rank"}, home.csrf)
+            page = self.next("chat_and_rank")
             if page.is_work:
                 return page
             time.sleep(POLL_SECONDS)
@@ -152,22 +160,21 @@ class Person:
         return self.post(page.forms["end"].action, {}, page.csrf)
 
 
-def work_together(people: list[Person], share: Share) -> None:
-    """Let all of them work at once. Raises the first failure, after the others have put down what they hold."""
+def work_together(people: Sequence[Person], work: Callable[[Person, threading.Event], None]) -> None:
+    """Let all of them do the same work at once. Raises the first failure, after the others have put down theirs."""
     stop = threading.Event()
     failures: list[BaseException] = []
 
-    def work(person: Person) -> None:
+    def begin(person: Person) -> None:
         try:
-            person.work(share, stop)
+            person.sign_in()
+            work(person, stop)
         except Exception as err:  # noqa: BLE001 - a thread's outermost edge: kept, and raised by the caller's thread
             logger.exception("a simulated person stopped")
             failures.append(err)
             stop.set()
-        finally:
-            person.close()
 
-    threads = [threading.Thread(target=work, args=(person,), daemon=True) for person in people]
+    threads = [threading.Thread(target=begin, args=(person,), daemon=True) for person in people]
     for thread in threads:
         thread.start()
     for thread in threads:

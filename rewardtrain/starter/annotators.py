@@ -28,6 +28,14 @@ CLEAR_FROM = (0.5, 1.2, 2.4)
 
 SEES_BREACH, IMAGINES_BREACH = 0.86, 0.02
 
+ERRS = 1 / 7
+"""How often an annotator takes a broken rule for kept, or a kept one for broken."""
+
+HOW_SURE = {0: 0.55, 1: 0.35, 2: 0.10}
+"""How often they are definitely, probably or not sure: steps away from the end of the scale."""
+
+TRIES_AGAIN = 1 / 3
+
 Turns = Sequence[Mapping[str, str]]
 
 
@@ -69,7 +77,7 @@ class Annotator:
         all_bad = max(seeming) < BAD_BELOW
         flags = {place: ["rule"] for place, one in enumerate(scores) if self._flags(bool(one.broken_rules))}
         strength = None if all_bad else _strength(seeming, ranks)
-        return Judgement(ranks, all_bad, strength, flags, self._seconds(replies))
+        return Judgement(ranks, all_bad, strength, flags, self.seconds(replies))
 
     def opening(self, texts: Sequence[str]) -> str:
         """Choose what to write first among some openings."""
@@ -83,10 +91,22 @@ class Annotator:
         """True if the annotator writes another turn after this many exchanges: half do, after four nobody."""
         return exchanges < 4 and self._rng.random() < 0.5
 
+    def verdict(self, is_broken: bool) -> int:
+        """On five steps whether a rule was broken, 1 definitely, 5 definitely not; wrong in one case of seven."""
+        if self._rng.random() < ERRS:
+            is_broken = not is_broken
+        away = self._rng.choices(list(HOW_SURE), list(HOW_SURE.values()))[0]
+        return 1 + away if is_broken else 5 - away
+
+    def tries_again(self, exchanges: int) -> bool:
+        """True if a prober whom the model did not fall for writes once more: a third do, once."""
+        return exchanges < 2 and self._rng.random() < TRIES_AGAIN
+
     def _flags(self, is_broken: bool) -> bool:
         return self._rng.random() < (SEES_BREACH if is_broken else IMAGINES_BREACH)
 
-    def _seconds(self, replies: Sequence[str]) -> float:
+    def seconds(self, replies: Sequence[str]) -> float:
+        """How long reading these and answering took, made up."""
         words = sum(len(reply.split()) for reply in replies)
         return round(4 + words / 4 * self._rng.uniform(0.7, 1.4), 1)
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import resource
-import secrets
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connections, transaction
+from django.db import connections
 
-from feedback.models import Membership, ModelVersion, Project, User
+from feedback.models import ModelVersion, Project
 from rewardtrain import command_line, repeats, rounds
 from rewardtrain.algorithms import ALGORITHMS, PPO
-from rewardtrain.desk import seed_desk
 from rewardtrain.models import Round, TrainingRun
-from rewardtrain.rehearsal import comparing, measuring
-from rewardtrain.rehearsal.people import Person, RehearsalFailed, Share, work_together
+from rewardtrain.rehearsal import comparing, measuring, probed
+from rewardtrain.rehearsal.people import RehearsalFailed
 from rewardtrain.rehearsal.site import Site
+from rewardtrain.rehearsal.staging import Stage, Wanted
 from rewardtrain.run_figures import terminal_lines
 from rewardtrain.seeds import stable_seed
 from rewardtrain.terminal import Line, bar
@@ -38,6 +38,12 @@ class Command(BaseCommand):
         parser.add_argument("--annotators", type=int, default=8)
         parser.add_argument("--comparisons", type=int, default=300, help="in every round")
         parser.add_argument("--rounds", type=int, default=1)
+        parser.add_argument(
+            "--probes", type=int, default=0, help="in every round; comparisons are then of everyday openings alone"
+        )
+        parser.add_argument(
+            "--without-rules", action="store_true", help="with --probes: learn from preferences alone, for comparison"
+        )
         parser.add_argument("--seed", type=int, default=0)
         command_line.add_algorithm_argument(parser, ALL)
         parser.add_argument("--seeds", type=int, default=1, help="with --algorithm all: how many seeds, from --seed on")
@@ -56,41 +62,37 @@ class Command(BaseCommand):
             return
         if options["algorithm"]:
             chosen["policy"] = {**chosen.get("policy", {}), "algorithm": options["algorithm"]}
-        project, people = _stage(options["annotators"], chosen)
-        self.stdout.write(f"Rehearsing in {project.name} with {len(people)} simulated annotators.")
+        if options["without_rules"]:
+            chosen["rule_model"] = {**chosen.get("rule_model", {}), "use_rules": False}
+        try:
+            stage = Stage.build(
+                annotators=options["annotators"],
+                wanted=Wanted(options["comparisons"], options["probes"], options["rounds"]),
+                seed=options["seed"],
+                hyperparameters=chosen,
+            )
+        except RehearsalFailed as err:
+            raise CommandError(str(err)) from err
+        project = stage.project
+        self.stdout.write(f"Rehearsing in {project.name} with {len(stage.people)} simulated annotators.")
         connections.close_all()
         started = project.policy
         assert started is not None
         try:
             with Site() as site:
                 for number in range(options["rounds"]):
-                    self._collect(site, project, people, options, number)
+                    stage.collect(site.address, number, self.stdout)
                     self._turn(project, options["seed"], number)
                 result, lines = self._measure(started, project, options["seed"])
         except RehearsalFailed as err:
             raise CommandError(str(err)) from err
-        _dismiss(people)
+        stage.dismiss()
         _nobody_was_touched(others)
         result["cpu_seconds"] = round(_cpu_seconds(), 1)
         command_line.write_json(options["json"], result)
         if options["samples"]:
             measuring.write_samples(options["samples"], lines)
         self._say(result)
-
-    def _collect(
-        self, site: Site, project: Project, people: list[tuple[str, str]], options: dict[str, Any], number: int
-    ) -> None:
-        with bar(f"round {number + 1}: ranking", self.stdout) as progress:  # type: ignore[arg-type]
-            share = Share(options["comparisons"], told=lambda done: progress(done, options["comparisons"], {}))
-            work_together(
-                [
-                    Person(
-                        site.address, name, password, stable_seed(options["seed"], number, name) % 2**31, project.slug
-                    )
-                    for name, password in people
-                ],
-                share,
-            )
 
     def _turn(self, project: Project, seed: int, number: int) -> Round:
         """Start a round and follow it; the workers do the work."""
@@ -142,13 +144,20 @@ class Command(BaseCommand):
     ) -> dict[str, Any]:
         """One seed: its people rank once, and each algorithm's round starts from the same reward models."""
         seed = options["seed"]
-        project, people = _stage(options["annotators"], {**chosen, **policies[PPO]}, promote_at_once=False)
-        self.stdout.write(f"Seed {seed}: rehearsing in {project.name} with {len(people)} simulated annotators.")
+        stage = Stage.build(
+            annotators=options["annotators"],
+            wanted=Wanted(options["comparisons"]),
+            seed=seed,
+            hyperparameters={**chosen, **policies[PPO]},
+            promote_at_once=False,
+        )
+        project = stage.project
+        self.stdout.write(f"Seed {seed}: rehearsing in {project.name} with {len(stage.people)} simulated annotators.")
         start = project.policy
         assert start is not None
         connections.close_all()
-        self._collect(site, project, people, options, 0)
-        _dismiss(people)
+        stage.collect(site.address, 0, self.stdout)
+        stage.dismiss()
         first = self._turn(project, seed, 0)
         turns = {PPO: first}
         for name in ALGORITHMS:
@@ -170,7 +179,9 @@ class Command(BaseCommand):
         last = Round.objects.filter(project=project).order_by("-number").first()
         assert last is not None and last.policy_after is not None
         project.refresh_from_db()
-        found, lines = measuring.compare(started, last.policy_after, project, seed)
+        after = last.policy_after if project.policy_id == started.pk else project.policy
+        assert after is not None
+        found, lines = measuring.compare(started, after, project, seed)
         reward_model = TrainingRun.objects.get(round=last, kind=TrainingRun.Kind.REWARD_MODEL).produced
         assert reward_model is not None
         judged = measuring.judge_reward_model(reward_model, last.policy_before, project, seed)
@@ -178,14 +189,18 @@ class Command(BaseCommand):
             "serving_changed": project.policy_id == last.policy_after_id,
             "gate_passed": last.gate_report["passed"],
         }
+        if project.probes_open:
+            _take_in(found, probed.measure_probed(last, started, after, seed))
         return {"seed": seed, **found, "reward_model": judged, **serving}, lines
 
     def _say(self, result: dict[str, Any]) -> None:
         before, after = result["before"], result["after"]
-        rows = (
+        rows: tuple[tuple[str, str], ...] = (
             ("breaks a rule", "violation_rate"), ("fluent", "fluent_rate"), ("distinct", "distinct_rate"),
         )  # fmt: skip
         self.stdout.write(f"\nOn {result['prompts']} test prompts      before   after")
+        if "violation_rate_probed" in before:
+            rows += (("breaks the probed rule", "violation_rate_probed"),)
         for name, key in rows:
             self.stdout.write(f"  {name:24} {before[key]:6.1%}  {after[key]:6.1%}")
         self.stdout.write(f"  {'tokens':24} {before['mean_tokens']:6.1f}  {after['mean_tokens']:6.1f}")
@@ -204,6 +219,12 @@ def _check(options: dict[str, Any]) -> None:
     compares = options["algorithm"] == ALL
     if compares and (options["rounds"] > 1 or options["samples"]):
         raise CommandError("--algorithm all compares one round of each, and writes no samples: leave out that option.")
+    if options["probes"] < 0:
+        raise CommandError("--probes needs at least 0.")
+    if options["without_rules"] and not options["probes"]:
+        raise CommandError("--without-rules belongs to --probes: without probes there are no rules to leave out.")
+    if options["probes"] and compares:
+        raise CommandError("--algorithm all compares what rankings alone teach: leave out --probes.")
     if options["seeds"] > 1 and not compares:
         raise CommandError("--seeds belongs to --algorithm all. Rehearse one algorithm seed by seed: --seed.")
 
@@ -217,38 +238,15 @@ def _figures(start: ModelVersion, turn: Round, project: Project, seed: int) -> d
     return {**found, **costs, "gate": "passed" if turn.gate_report["passed"] else "failed"}
 
 
+def _take_in(found: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add figures to those that are there, part by part."""
+    for name, value in more.items():
+        found[name] = {**found[name], **value} if isinstance(found.get(name), dict) else value
+
+
 def _nobody_was_touched(others: dict[int, int | None]) -> None:
     if _others() != others:
         raise CommandError("Another project's policy changed during the rehearsal. That must not be; report it.")
-
-
-def _stage(
-    annotators: int, chosen: dict[str, Any], *, promote_at_once: bool = True
-) -> tuple[Project, list[tuple[str, str]]]:
-    """A project of its own, marked as rehearsal, with its simulated people and their passwords for this once."""
-    number = 1
-    while Project.objects.filter(slug=f"rehearsal-{number}").exists():
-        number += 1
-    slug = f"rehearsal-{number}"
-    with transaction.atomic():
-        project = seed_desk(
-            slug=slug,
-            name=f"Rehearsal {number}",
-            is_rehearsal=True,
-            promote_at_once=promote_at_once,
-            free_dialogues=False,
-            max_turns=4,
-            ready_dialogues=2 * annotators,
-            hyperparameters=chosen,
-        )
-        return project, [_person(project, f"{slug}-{place + 1}") for place in range(annotators)]
-
-
-def _person(project: Project, username: str) -> tuple[str, str]:
-    password = secrets.token_urlsafe(16)
-    user = User.objects.create_user(username, password=password, first_name="Simulated", last_name=username)
-    Membership.objects.create(project=project, user=user)
-    return username, password
 
 
 def _lines(project: Project) -> dict[str, Line]:
@@ -256,11 +254,6 @@ def _lines(project: Project) -> dict[str, Line]:
     policy = TrainingRun.Kind.POLICY
     before = TrainingRun.objects.filter(project=project, kind=policy, state="done").order_by("-pk").first()
     return terminal_lines(TrainingRun.Kind.REWARD_MODEL, None) | terminal_lines(policy, before)
-
-
-def _dismiss(people: list[tuple[str, str]]) -> None:
-    """Their work stays; nobody can sign in as them again."""
-    User.objects.filter(username__in=[name for name, _ in people]).update(is_active=False, password="!")
 
 
 def _others() -> dict[int, int | None]:
