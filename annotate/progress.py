@@ -22,7 +22,6 @@ KINDS = {  # the kinds of work there are pages for, and what each asks
     WorkItem.Kind.PROBE: ("Probe a rule", "Try to make the model break one named rule"),
     WorkItem.Kind.JUDGE: ("Judge again", "A dialogue somebody else had: did it break a rule"),
 }
-ABOUT_RULES = (WorkItem.Kind.PROBE, WorkItem.Kind.JUDGE)
 RECENT = 200  # answers that say how long one usually takes
 
 
@@ -60,10 +59,10 @@ def waiting_work(user: User, project: Project) -> list[Waiting]:
     Rules are named where they are probed.
     """
     judged = project.probes_open or evaluations.asks_for_judgements(project)
-    about_rules = ABOUT_RULES if project.probes_open else {WorkItem.Kind.JUDGE} if judged else set()
-    shown = [kind for kind in KINDS if kind not in ABOUT_RULES or kind in about_rules]
+    about_rules = WorkItem.ABOUT_RULES if project.probes_open else (WorkItem.Kind.JUDGE,) if judged else ()
+    shown = [kind for kind in KINDS if kind not in WorkItem.ABOUT_RULES or kind in about_rules]
     asks = judged and bool(consents.themes(user, project))
-    return [_waiting(user, project, kind, asks=asks and kind in ABOUT_RULES) for kind in shown]
+    return [_waiting(user, project, kind, asks=asks and kind in WorkItem.ABOUT_RULES) for kind in shown]
 
 
 def _waiting(user: User, project: Project, kind: WorkItem.Kind, *, asks: bool) -> Waiting:
@@ -80,9 +79,7 @@ def _waiting(user: User, project: Project, kind: WorkItem.Kind, *, asks: bool) -
 
 def _why_none_to_judge(user: User, project: Project) -> str:
     """What is left may be such as they did not agree to read, or have had enough of today."""
-    left = Slot.objects.claimable_if_agreed_by(user).filter(
-        work_item__project=project, work_item__kind=WorkItem.Kind.JUDGE
-    )
+    left = Slot.objects.claimable_if_agreed_by(user, WorkItem.Kind.JUDGE).filter(work_item__project=project)
     if not left.exists():
         return ""
     lack = Lack.ENOUGH_TODAY if left.agreed_by(user).exists() else Lack.NEEDS_CONSENT
@@ -97,7 +94,7 @@ def waiting_count(user: User, project: Project, kind: str) -> int:
 
 def usual_seconds(project: Project, kind: str) -> float | None:
     """The median time one answer took lately; None before there are a few."""
-    answers: QuerySet[Any] = RuleJudgement.objects.all() if kind in ABOUT_RULES else Ranking.objects.all()
+    answers: QuerySet[Any] = RuleJudgement.objects.all() if kind in WorkItem.ABOUT_RULES else Ranking.objects.all()
     given = answers.filter(slot__work_item__project=project, slot__work_item__kind=kind, seconds__gt=0, withdrawn=False)
     lately = [seconds or 0.0 for seconds in given.order_by("-pk").values_list("seconds", flat=True)[:RECENT]]
     return median(lately) if len(lately) >= 3 else None

@@ -159,9 +159,7 @@ def waiting_slots(*, user: User, project: Project, kind: str = "") -> QuerySet[S
     The other rules of a dialogue that they are judging come in a row. Of equal priority comes first what can be worked
     on now, then what waits for replies, then what failed to get them.
     """
-    free = Slot.objects.claimable_by(user).filter(work_item__project=project)
-    if kind:
-        free = free.filter(work_item__kind=kind)
+    free = Slot.objects.claimable_by(user, kind).filter(work_item__project=project)
     in_a_row = Case(When(work_item__in=_judged_beside(user), then=0), default=1)
     return free.order_by(in_a_row, "-work_item__priority", _lack_of_replies(), "work_item_id", "number")
 

@@ -41,6 +41,7 @@ class WorkItem(models.Model):
         RATE = "rate", "Rate replies"
 
     CHATS = ("chat_and_rank", "probe")  # the kinds in which a person writes to the model, in a dialogue they hold
+    ABOUT_RULES = ("probe", "judge")  # the kinds that ask about one rule, and may show what harms
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="work_items")
     kind = models.CharField(max_length=13, choices=Kind.choices)
@@ -140,39 +141,58 @@ class SlotQuerySet(models.QuerySet["Slot"]):
     def live(self) -> SlotQuerySet:
         return self.filter(state__in=Slot.LIVE)
 
-    def claimable_by(self, user) -> SlotQuerySet:
+    def claimable_by(self, user, kind: str = "") -> SlotQuerySet:
         """Free slots of open work that a member may take.
 
         Nothing they hold, answered or skipped (what lapsed under them they may take up again), no reply to rank and no
         probe to judge that they have judged or asked for themselves, no dialogue that somebody else opened and has not
         begun, and nobody else's probe. No question by a retired rule, besides those of a blind set. Nothing that shows
         what they did not agree to read, or have had enough of today.
-        """
-        return self.claimable_if_agreed_by(user).agreed_by(user).within_daily_cap_of(user)
 
-    def claimable_if_agreed_by(self, user) -> SlotQuerySet:
+        kind  of work, where only one is wanted: what cannot hold for it is not asked, which halves the time
+        """
+        free = self.claimable_if_agreed_by(user, kind)
+        return free.agreed_by(user).within_daily_cap_of(user) if kind in {"", *WorkItem.ABOUT_RULES} else free
+
+    def claimable_if_agreed_by(self, user, kind: str = "") -> SlotQuerySet:
         """What a member may take, or might once they agree to read such things, and on a day with less of them."""
         touched = Slot.objects.filter(
             work_item=OuterRef("work_item"), annotator=user, state__in=["held", "filled", "skipped"]
         )
-        begun_or_own = (
-            ~Q(work_item__kind__in=WorkItem.CHATS)
-            | Q(work_item__dialogue__author=user)
-            | Q(work_item__kind=WorkItem.Kind.CHAT_AND_RANK)
-            & (Q(work_item__dialogue__prompt__isnull=False) | Q(work_item__dialogue__author=None))
-        )
-        return self.filter(
+        free = self.filter(
             ~Exists(touched),
-            begun_or_own,
-            ~Q(work_item__kind=WorkItem.Kind.JUDGE)
-            | Q(work_item__dialogue__kind=Dialogue.Kind.EVALUATION)
-            | Q(work_item__project__probes_open=True) & ~Q(work_item__rule__rule_set__state=RuleSet.State.RETIRED),
             state=Slot.State.FREE,
             work_item__closed_at=None,
             work_item__project__archived_at=None,
             work_item__project__memberships__user=user,
             work_item__project__memberships__is_active=True,
-        ).independent_of(user)
+        )
+        if kind:
+            free = free.filter(work_item__kind=kind)
+        if kind in {"", *WorkItem.CHATS}:
+            free = free._to_chat_begun_or_own(user)
+        if kind in {"", WorkItem.Kind.JUDGE}:
+            free = free._to_judge_still_asked()._judging_independent_of(user)
+        if kind in {"", WorkItem.Kind.RANK}:
+            free = free._ranking_independent_of(user)
+        return free
+
+    def _to_chat_begun_or_own(self, user) -> SlotQuerySet:
+        """Of dialogues, those that a person opened; to chat and rank also those that have a prompt, or nobody yet."""
+        anybodys = Q(work_item__dialogue__prompt__isnull=False) | Q(work_item__dialogue__author=None)
+        return self.filter(
+            ~Q(work_item__kind__in=WorkItem.CHATS)
+            | Q(work_item__dialogue__author=user)
+            | Q(work_item__kind=WorkItem.Kind.CHAT_AND_RANK) & anybodys
+        )
+
+    def _to_judge_still_asked(self) -> SlotQuerySet:
+        """Without questions by a retired rule, or of a project that has closed its probes; blind sets are asked."""
+        return self.filter(
+            ~Q(work_item__kind=WorkItem.Kind.JUDGE)
+            | Q(work_item__dialogue__kind=Dialogue.Kind.EVALUATION)
+            | Q(work_item__project__probes_open=True) & ~Q(work_item__rule__rule_set__state=RuleSet.State.RETIRED)
+        )
 
     def showing_sensitive(self) -> SlotQuerySet:
         """Slots whose dialogue may show what harms: a sensitive rule is judged in it, or was probed in it."""
@@ -213,10 +233,6 @@ class SlotQuerySet(models.QuerySet["Slot"]):
     def given_today_to(self, user) -> SlotQuerySet:
         """What was handed to a person since midnight, by the server's clock; what they skipped among it."""
         return self.filter(annotator=user, claimed_at__gte=midnight())
-
-    def independent_of(self, user) -> SlotQuerySet:
-        """Without questions whose answer this person has given, has read, or has an interest in."""
-        return self._ranking_independent_of(user)._judging_independent_of(user)
 
     def _judging_independent_of(self, user) -> SlotQuerySet:
         """Without probes to judge that this person made or took part in, or judges by the same rule in any version.

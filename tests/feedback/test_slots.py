@@ -304,6 +304,30 @@ def test_an_empty_dialogue_that_nobody_opened_is_anybodys() -> None:
     assert next_for(*members("alice")) is not None
 
 
+@pytest.mark.parametrize("agreed", [False, True])
+def test_of_one_kind_the_same_is_offered_as_of_all_together(agreed: bool) -> None:
+    """Asked for one kind, what cannot hold for it is left out of the question; the answer is the same."""
+    project = make.make_project(probes_open=True)
+    for rule in make.make_rule_set(project, rules=3, sensitive=1).rules.order_by("position"):
+        for name in ("alice", "bob"):
+            make.agree(project, name)
+            make.make_verdict(make.make_probe_slot(rule, name=name))
+    rank_items(3, wanted=2)
+    make.make_ranking()
+    make.make_chat(project, name="alice")
+    dialogues.open_dialogue(project=project)
+    carol = make.make_member(project, "carol")
+    if agreed:
+        make.agree(project, "carol")
+    offered = set()
+    for user in (*User.objects.filter(username__in=["alice", "bob"]), carol):
+        for kind in WorkItem.Kind.values:
+            of_one_kind = set(Slot.objects.claimable_by(user, kind))
+            assert of_one_kind == set(Slot.objects.claimable_by(user).filter(work_item__kind=kind)), (user, kind)
+            offered |= {kind} if of_one_kind else set()
+    assert offered == {"chat_and_rank", "rank", "judge"}
+
+
 def test_looking_for_work_does_not_go_through_all_that_one_has_done() -> None:
     """Who had twenty thousand slots waited thirteen seconds: for each free slot all of theirs were looked at."""
     if connection.vendor != "sqlite":
