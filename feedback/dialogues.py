@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
-from feedback import drafts, slots
+from feedback import drafts, slots, work_items
 from feedback.errors import (
     CandidatesNotReady,
     DialogueEnded,
@@ -164,7 +164,7 @@ def open_dialogue(*, project: Project, prompt: Prompt | None = None, author: Use
             for position, message in enumerate(prompt.messages)
         )
         request_candidates(dialogue=dialogue)
-    return slots.open_work(project=project, kind=WorkItem.Kind.CHAT_AND_RANK, dialogue=dialogue)
+    return work_items.open_work(project=project, kind=WorkItem.Kind.CHAT_AND_RANK, dialogue=dialogue)
 
 
 @transaction.atomic
@@ -336,7 +336,7 @@ def close_chat(chat: Chat, because: str) -> None:
     """The best reply becomes the last turn, and nothing more is asked about the dialogue."""
     _append_chosen(chat)
     end(chat.dialogue.pk, because)
-    slots.close_work(chat.slot.work_item, because=because)
+    work_items.close_work(chat.slot.work_item, because=because)
 
 
 def end(dialogue_id: int, because: str) -> None:
@@ -360,7 +360,7 @@ def _ask_others(dialogue: Dialogue) -> None:
 
 def ask_for_rankings(*, comparison: Comparison, wanted: int, priority: int = 0) -> WorkItem:
     """Queue a comparison whose candidates are there for so many independent answers (rank only)."""
-    return slots.open_work(
+    return work_items.open_work(
         project=comparison.dialogue.project,
         kind=WorkItem.Kind.RANK,
         comparison=comparison,
@@ -447,6 +447,6 @@ def _withdraw(project: Project, item: WorkItem, because: str) -> int:
     WorkItem.objects.select_for_update(no_key=True).get(pk=item.pk)
     if item.dialogue_id is None or not unclaimed_dialogues(project).filter(pk=item.pk).exists():
         return 0
-    slots.close_work(item, because=because)
+    work_items.close_work(item, because=because)
     end(item.dialogue_id, because)
     return 1

@@ -14,7 +14,7 @@ from statistics import fmean
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
-from feedback import audit, rule_lineage, rule_sets, slots
+from feedback import audit, rule_lineage, rule_sets, work_items
 from feedback.errors import NotAskedAgain
 from feedback.judgements import JUDGE_PRIORITY
 from feedback.models import Dialogue, Membership, Project, Rule, RuleJudgement, Slot, User, WorkItem
@@ -145,7 +145,7 @@ def asked_about(pairs: list[Disagreement]) -> dict[tuple[int, int], Asked]:
         pair = (item.dialogue_id or 0, counts_for[item.rule_id or 0])
         here = {slot.state for slot in item.slots.all()}
         states[pair] |= here
-        added[pair] |= slots.may_want_one_less(item)
+        added[pair] |= work_items.may_want_one_less(item)
     return {
         pair: Asked(Slot.State.FREE in found, Slot.State.HELD in found, added[pair]) for pair, found in states.items()
     }
@@ -170,12 +170,12 @@ def ask_again(*, dialogue: Dialogue, rule: Rule, by: User | None) -> WorkItem:
             "Everybody here has judged it, made it or passed it over. Add somebody to the project first."
         )
     if item is None:
-        item = slots.open_work(
+        item = work_items.open_work(
             project=dialogue.project, kind=WorkItem.Kind.JUDGE, dialogue=dialogue, rule=rule, priority=JUDGE_PRIORITY
         )
         WorkItem.objects.filter(pk=item.pk).update(added=1)
     else:
-        slots.want_one_more(item)
+        work_items.want_one_more(item)
     audit.record(
         "judgement.asked_again", project=dialogue.project, actor=by, target=item, dialogue=dialogue.pk, rule=rule.key
     )
@@ -190,7 +190,7 @@ def undo_asking(*, dialogue: Dialogue, rule: Rule, by: User | None) -> None:
     Raises  NotAskedAgain
     """
     item = _locked(dialogue, rule)
-    if item is None or not slots.want_one_less(item, because=NOT_ASKED):
+    if item is None or not work_items.want_one_less(item, because=NOT_ASKED):
         raise NotAskedAgain("There is nothing to undo: it was not sent, or somebody has it in hand by now.")
     audit.record(
         "judgement.asking_undone", project=dialogue.project, actor=by, target=item, dialogue=dialogue.pk, rule=rule.key

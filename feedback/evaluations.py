@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
-from feedback import slots
+from feedback import work_items
 from feedback.agreement import Share, clustered_share
 from feedback.bradley_terry import Outcome
 from feedback.models import (
@@ -104,7 +104,7 @@ def ask_to_compare(
             source={"contestants": [one.contestant.to_dict() for one in alike]},
             **alike[0].made_by,
         )
-    return slots.open_work(
+    return work_items.open_work(
         project=project, kind=WorkItem.Kind.RANK, comparison=comparison, wanted=answers, priority=PRIORITY
     )
 
@@ -141,7 +141,7 @@ def ask_to_judge(
     )
     if not made:
         return _ask_more(WorkItem.objects.filter(dialogue=dialogue, rule=rule), answers)
-    return slots.open_work(
+    return work_items.open_work(
         project=project, kind=WorkItem.Kind.JUDGE, dialogue=dialogue, rule=rule, wanted=answers, priority=PRIORITY
     )
 
@@ -149,7 +149,7 @@ def ask_to_judge(
 def _ask_more(known: QuerySet[WorkItem], answers: int) -> WorkItem:
     """The question that was asked before; more people for it where more are wanted now, or where it was closed."""
     item = known.select_for_update(no_key=True, of=("self",)).get()
-    slots.want_at_least(item, answers)
+    work_items.want_at_least(item, answers)
     item.refresh_from_db()
     return item
 
@@ -192,7 +192,7 @@ def close(project: Project, evaluation: str, *, because: str) -> int:
     """Ask nobody any more. What was answered stays. Returns how many questions were still open."""
     items = [item for item in _items(project, evaluation).filter(closed_at=None) if _is_short(item)]
     for item in items:
-        slots.close_work(item, because=because)
+        work_items.close_work(item, because=because)
     return len(items)
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
-from feedback import dialogues, rule_lineage, slots
+from feedback import dialogues, rule_lineage, slots, work_items
 from feedback.errors import (
     AlreadyAnswered,
     AnswerTakenBack,
@@ -243,7 +243,7 @@ def open_judging(dialogue: Dialogue) -> list[WorkItem]:
 
 
 def _ask(project: Project, dialogue: Dialogue, rule: Rule, people: int) -> WorkItem:
-    return slots.open_work(
+    return work_items.open_work(
         project=project,
         kind=WorkItem.Kind.JUDGE,
         dialogue=dialogue,

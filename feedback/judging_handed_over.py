@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
-from feedback import rule_lineage, slots
+from feedback import rule_lineage, work_items
 from feedback.models import Dialogue, Project, Rule, RuleSet, Slot, WorkItem
 
 
@@ -53,7 +53,7 @@ def hand_over(published: RuleSet) -> tuple[int, int]:
     for item in waiting.select_for_update(no_key=True, of=("self",)).order_by("pk"):
         now = by_pk.get(standing[item.rule_id or 0])
         if now is None:
-            slots.close_work(
+            work_items.close_work(
                 item, because=f"rule set {published.number} has this rule no more, or means something else"
             )
             ended += 1
@@ -67,11 +67,11 @@ def hand_over(published: RuleSet) -> tuple[int, int]:
 def _ask_anew(items: Sequence[WorkItem], rule: Rule) -> None:
     """Ask by a rule in force what items about one dialogue and earlier versions of that rule still want of anybody."""
     because = f"asked by the words of rule set {rule.rule_set.number}"
-    given_up = [slots.give_up_free(item, because=because) for item in items]
+    given_up = [work_items.give_up_free(item, because=because) for item in items]
     wanted, added = sum(free for free, _ in given_up), sum(on_top for _, on_top in given_up)
     if not wanted:  # somebody answered late at this instant
         return
-    slots.open_more(
+    work_items.open_more(
         project=items[0].project, kind=items[0].kind, dialogue_id=items[0].dialogue_id, rule=rule, wanted=wanted,
         added=added, priority=max(item.priority for item in items),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from feedback import audit, consents, dialogues, rule_figures, rule_lineage, slots
+from feedback import audit, consents, dialogues, rule_figures, rule_lineage, slots, work_items
 from feedback.agreement import wilson_interval
 from feedback.errors import ConsentNeeded, NoPolicy, NothingToProbe, PolicyNotProbed, SlotClosed
 from feedback.models import (
@@ -132,7 +132,7 @@ def open_probe(*, user: User, rule: Rule, policy: ModelVersion | None = None) ->
         raise ConsentNeeded("Read first what may appear, and say whether you agree to it.")
     dialogue = Dialogue.objects.create(project=project, kind=Dialogue.Kind.PROBE, policy=policy, author=user)
     Probe.objects.create(dialogue=dialogue, rule=rule)
-    item = slots.open_work(project=project, kind=WorkItem.Kind.PROBE, dialogue=dialogue, rule=rule)
+    item = work_items.open_work(project=project, kind=WorkItem.Kind.PROBE, dialogue=dialogue, rule=rule)
     slot = slots.claim_slot(item.slots.get().pk, user=user)
     if slot is None:
         raise SlotClosed("The dialogue could not be opened. Try again.")
@@ -268,6 +268,6 @@ def _close_abandoned(pk: int) -> int:
     item = WorkItem.objects.select_for_update(no_key=True).get(pk=pk)
     if item.dialogue_id is None or item.slots.filter(state=Slot.State.HELD).exists():
         return 0
-    slots.close_work(item, because="abandoned by its prober")
+    work_items.close_work(item, because="abandoned by its prober")
     dialogues.end(item.dialogue_id, "abandoned by its prober")
     return 1

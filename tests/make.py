@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from django.utils import timezone
 
-from feedback import consents, dialogues, generation, judgements, probing, queue, rankings, slots
+from feedback import consents, dialogues, generation, judgements, probing, queue, rankings, slots, work_items
 from feedback.models import (
     Candidate,
     Comparison,
@@ -190,7 +190,7 @@ def make_judgement(probe: Probe | None = None, *, name: str = "bob", verdict: in
     probe = probe or make_probe()
     project = probe.dialogue.project
     user = make_member(project, name)
-    item = slots.open_work(
+    item = work_items.open_work(
         project=project, kind=WorkItem.Kind.JUDGE, dialogue=probe.dialogue, rule=probe.rule, wanted=2
     )
     slot = slots.claim_slot(item.slots.filter(state="free")[0].pk, user=user)

@@ -159,7 +159,7 @@ class SlotQuerySet(models.QuerySet["Slot"]):
         touched = Slot.objects.filter(
             work_item=OuterRef("work_item"), annotator=user, state__in=["held", "filled", "skipped"]
         )
-        free = self.filter(
+        free: SlotQuerySet = self.filter(
             ~Exists(touched),
             state=Slot.State.FREE,
             work_item__closed_at=None,

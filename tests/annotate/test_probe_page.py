@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from feedback import dialogues, generation, probing, queue, slots
+from feedback import dialogues, generation, probing, queue, work_items
 from feedback.models import (
     Consent,
     Dialogue,
@@ -223,7 +223,7 @@ def test_a_probe_that_lapsed_goes_on_at_the_next_message(as_alice: Client, slot:
 def test_a_probe_closed_meanwhile_still_takes_its_verdict_late(as_alice: Client, slot: Slot) -> None:
     make.lapse(slot)
     Slot.objects.update(closed_at=timezone.now() - timedelta(days=2))
-    slots.close_work(slot.work_item, because="abandoned by its prober")
+    work_items.close_work(slot.work_item, because="abandoned by its prober")
     dialogues.end(slot.work_item.dialogue_id, "abandoned by its prober")
     response = as_alice.post(path(slot, "judge/"), verdict(as_alice, slot), follow=True)
     assert "Saved as late." in words_of(response)

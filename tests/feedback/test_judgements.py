@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.core.management import call_command
 
-from feedback import consents, dialogues, invariants, judgements, probing, slots
+from feedback import consents, dialogues, invariants, judgements, probing, slots, work_items
 from feedback.errors import (
     AlreadyAnswered,
     AnswerTakenBack,
@@ -179,7 +179,7 @@ def test_a_late_verdict_of_a_prober_takes_the_probe_up_again(slot: Slot) -> None
 
 def test_a_verdict_on_a_probe_that_was_closed_meanwhile_is_kept_as_late_and_counts(slot: Slot) -> None:
     make.lapse(slot)
-    slots.close_work(slot.work_item, because="abandoned by its prober")
+    work_items.close_work(slot.work_item, because="abandoned by its prober")
     dialogues.end(slot.work_item.dialogue_id, "abandoned by its prober")
     judgement = make.make_verdict(slot, 1)
     assert judgement.late and judgement.counts

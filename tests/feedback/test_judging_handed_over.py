@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from feedback import consents, disagreements, evaluations, judgements, rule_figures, rule_sets, slots, tasks
+from feedback import consents, disagreements, evaluations, judgements, rule_figures, rule_sets, slots, tasks, work_items
 from feedback.invariants import violations
 from feedback.models import AuditEntry, Project, Rule, RuleSet, Slot, User, WorkItem
 from tests import make
@@ -202,11 +202,11 @@ def test_what_two_versions_still_ask_becomes_one_question_that_wants_both_answer
 def test_a_question_closed_by_hand_is_asked_again_for_no_more_than_came_back(project, rules) -> None:
     rule = rules.rules.get(key="r1")
     about = {"project": project, "kind": "judge", "dialogue": make.make_probe(rule).dialogue, "rule": rule}
-    item = slots.open_more(**about, wanted=1, added=1)
-    slots.close_work(item, because="asked nobody more after all")
-    again = slots.open_more(**about, wanted=2, added=0)
+    item = work_items.open_more(**about, wanted=1, added=1)
+    work_items.close_work(item, because="asked nobody more after all")
+    again = work_items.open_more(**about, wanted=2, added=0)
     assert (again.pk, again.wanted, again.added, again.closed_at) == (item.pk, 2, 0, None)
-    again = slots.open_more(**about, wanted=1, added=1)
+    again = work_items.open_more(**about, wanted=1, added=1)
     assert (again.wanted, again.added, again.slots.filter(state="free").count()) == (3, 1, 3)
     assert list(violations()) == []
 

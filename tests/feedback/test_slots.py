@@ -13,7 +13,7 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback import dialogues, drafts, slots
+from feedback import dialogues, drafts, slots, work_items
 from feedback.errors import ReasonNeeded, SlotClosed
 from feedback.invariants import violations
 from feedback.models import Draft, Membership, Project, Slot, User, WorkItem
@@ -61,7 +61,7 @@ def test_the_same_work_twice_is_one_item() -> None:
 def test_closed_work_is_offered_to_nobody_and_what_is_held_stays_held() -> None:
     item = make.make_rank_work(wanted=2)
     slot = held_by("alice", item)
-    slots.close_work(item, because="x" * 300)
+    work_items.close_work(item, because="x" * 300)
     (bob,) = members("bob")
     item.refresh_from_db()
     slot.refresh_from_db()
@@ -72,8 +72,8 @@ def test_closed_work_is_offered_to_nobody_and_what_is_held_stays_held() -> None:
 
 def test_work_is_closed_once() -> None:
     item = make.make_rank_work()
-    slots.close_work(item, because="done")
-    slots.close_work(item, because="again")
+    work_items.close_work(item, because="done")
+    work_items.close_work(item, because="again")
     item.refresh_from_db()
     assert item.closed_because == "done"
 
@@ -362,7 +362,7 @@ def test_one_person_cannot_claim_two_slots_of_an_item() -> None:
 
 def test_a_slot_of_closed_work_cannot_be_claimed() -> None:
     item = make.make_rank_work()
-    slots.close_work(item, because="withdrawn")
+    work_items.close_work(item, because="withdrawn")
     assert slots.claim_slot(item.slots.all()[0].pk, user=make.make_user()) is None
 
 
@@ -633,7 +633,7 @@ def test_a_lapsed_dialogue_that_somebody_has_does_not_come_back() -> None:
 def test_a_lapsed_dialogue_that_was_closed_does_not_come_back() -> None:
     slot = make.make_chat()
     make.lapse(slot)
-    slots.close_work(slot.work_item, because="withdrawn")
+    work_items.close_work(slot.work_item, because="withdrawn")
     assert slots.regain(slot) is None
 
 
