@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.urls import reverse
 from django.utils import timezone
 
-from feedback import consents, evaluations, probing, slots
+from feedback import blind_sets, consents, probing, slots
 from feedback.models import Dialogue, Membership, Project, Ranking, RuleJudgement, Slot, User, WorkItem
 from feedback.probing import Lack
 
@@ -58,7 +58,7 @@ def waiting_work(user: User, project: Project) -> list[Waiting]:
 
     Rules are named where they are probed.
     """
-    judged = project.probes_open or evaluations.asks_for_judgements(project)
+    judged = project.probes_open or blind_sets.asks_for_judgements(project)
     about_rules = WorkItem.ABOUT_RULES if project.probes_open else (WorkItem.Kind.JUDGE,) if judged else ()
     shown = [kind for kind in KINDS if kind not in WorkItem.ABOUT_RULES or kind in about_rules]
     asks = judged and bool(consents.themes(user, project))

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from feedback import bradley_terry, charts, evaluations
+from feedback import blind_sets, bradley_terry, charts
 from feedback.agreement import Share
-from feedback.evaluations import BlindAnswers, Contestant, Duel
+from feedback.blind_sets import BlindAnswers, Contestant, Duel
 from feedback.models import Project, Rule
 from feedback.templatetags.shares import decimal, percent, signed
 from rewardtrain.evaluation_figures import rule_shares
@@ -169,11 +169,11 @@ class Ratings:
 
 def ratings_of(project: Project) -> Ratings | None:
     """All contestants that people ever compared in a project; None before the first answer."""
-    outcomes = evaluations.answers_of(project).outcomes
+    outcomes = blind_sets.answers_of(project).outcomes
     if not outcomes:
         return None
     strengths = bradley_terry.ratings(outcomes)
-    names = evaluations.names_of(strengths)
+    names = blind_sets.names_of(strengths)
     low, high = charts.axis_ends([end for one in strengths.values() for end in one.interval])
 
     def line(who: Contestant) -> RatingLine:
@@ -192,7 +192,7 @@ def all_names(run: TrainingRun, duels: Iterable[Duel], broken: Iterable[Contesta
     """Names of everybody an evaluation is about."""
     kept = {Contestant.read(one): one["name"] for one in run.result.get("contestants", [])}
     others = {who for duel in duels for who in (duel.first, duel.second)} | set(broken)
-    return evaluations.names_of(others - set(kept)) | kept
+    return blind_sets.names_of(others - set(kept)) | kept
 
 
 def sentence(run: TrainingRun) -> str:

@@ -10,9 +10,8 @@ from typing import Any
 from django.db import transaction
 from django.db.models import QuerySet
 
-from feedback import audit
-from feedback import evaluations as blind
-from feedback.evaluations import BlindReply, Contestant
+from feedback import audit, blind_sets
+from feedback.blind_sets import BlindReply, Contestant
 from feedback.models import (
     Dialogue,
     ModelVersion,
@@ -202,7 +201,7 @@ def result_of(
     run: TrainingRun, openings: Sequence[Opening], measured: Sequence[tuple[Sequence[Any], dict[str, Any]]]
 ) -> dict[str, Any]:
     """What a run keeps: per contestant its figures and replies, and the openings they answer."""
-    names = blind.names_of(contestants_in(run))
+    names = blind_sets.names_of(contestants_in(run))
     return {
         "openings": [asdict(opening) for opening in openings],
         "counts": {kind: sum(one.kind == kind for one in openings) for kind in (EVERYDAY, PROBE)},
@@ -270,7 +269,7 @@ def _ask_to_compare(run: TrainingRun, most: int, answers: int) -> tuple[int, int
             continue
         replies = [_reply(run, number, place) for number in range(len(contestants_in(run)))]
         random.Random(stable_seed(run.seed, "order", place)).shuffle(replies)
-        item = blind.ask_to_compare(
+        item = blind_sets.ask_to_compare(
             project=run.project, evaluation=name_of(run), place=place, prompt=prompt, replies=replies, answers=answers
         )
         asked, alike = asked + (item is not None), alike + (item is None)
@@ -288,7 +287,7 @@ def _ask_to_judge(run: TrainingRun, most: int, answers: int) -> int:
     prompts = Prompt.objects.in_bulk([opening["prompt"] for _, opening in openings if opening["prompt"]])
     authors = User.objects.in_bulk([opening["author"] for _, opening in openings if opening["author"]])
     items: list[WorkItem] = [
-        blind.ask_to_judge(
+        blind_sets.ask_to_judge(
             project=run.project, evaluation=name_of(run), place=100 * place + number,
             prompt=prompts.get(opening["prompt"]), messages=opening["messages"], rule=rules[opening["rule"]],
             reply=_reply(run, number, place), author=authors.get(opening["author"]), answers=answers,

@@ -11,8 +11,7 @@ from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from feedback import audit
-from feedback import evaluations as blind
+from feedback import audit, blind_sets
 from feedback.errors import FeedbackError
 from feedback.models import GenerationRequest, Project
 from feedback.pages.access import managed_project, person
@@ -56,8 +55,8 @@ def show_all(request: HttpRequest, project: Project, *, status: int = 200, **mor
     return render_page_or_part(request, "rewardtrain/evaluations.html", {}, context | more, status=status)
 
 
-def _answers_in(project: Project, run: TrainingRun) -> blind.BlindAnswers | None:
-    return blind.answers_of(project, verbs.name_of(run)) if run.state == "done" else None
+def _answers_in(project: Project, run: TrainingRun) -> blind_sets.BlindAnswers | None:
+    return blind_sets.answers_of(project, verbs.name_of(run)) if run.state == "done" else None
 
 
 def _unreranked(project: Project) -> dict[str, Any] | None:
@@ -83,7 +82,7 @@ def show_one(
     request: HttpRequest, project: Project, run: TrainingRun, *, status: int = 200, **more: Any
 ) -> HttpResponse:
     """The page; `more` is a form that was refused."""
-    answers = blind.answers_of(project, verbs.name_of(run))
+    answers = blind_sets.answers_of(project, verbs.name_of(run))
     duels = answers.duels()
     names = tables.all_names(run, duels, answers.broken)
     counts = run.result.get("counts", {})
@@ -146,7 +145,7 @@ def close(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     """Ask nobody any more about an evaluation; what was answered stays."""
     project = managed_project(request, slug)
     run = _run(project, pk)
-    closed = blind.close(project, verbs.name_of(run), because="the manager closed the blind set")
+    closed = blind_sets.close(project, verbs.name_of(run), because="the manager closed the blind set")
     audit.record("evaluation.blind_set_closed", project=project, actor=person(request), target=run, closed=closed)
     messages.success(request, f"{closed} open question{'' if closed == 1 else 's'} closed. Every answer is kept.")
     return HttpResponseRedirect(reverse("rewardtrain:evaluation", args=[slug, pk]) + "#people")

@@ -7,7 +7,7 @@ from django.db import transaction
 from django.test import Client
 
 from feedback import slots
-from feedback.evaluations import BlindReply, Contestant, ask_to_compare, ask_to_judge
+from feedback.blind_sets import BlindReply, Contestant, ask_to_compare, ask_to_judge
 from feedback.models import Dialogue, ModelVersion, Project, Slot, User
 from tests import make
 from tests.annotate.reading import text_of

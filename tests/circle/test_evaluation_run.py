@@ -13,8 +13,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from feedback import evaluations as blind
-from feedback.evaluations import Contestant, answers_of
+from feedback import blind_sets
+from feedback.blind_sets import Contestant, answers_of
 from feedback.invariants import violations
 from feedback.models import AuditEntry, Candidate, Dialogue, Project, WorkItem
 from rewardtrain import evaluation, evaluations, invariants, runs
@@ -305,4 +305,4 @@ def test_a_blind_set_of_nothing_is_refused(project: Project) -> None:
             ask_people(run, **wrong)
     with pytest.raises(RunRefused, match="1 to 20 answers"):
         ask_people(run, comparisons=0, probes=1, answers=0)
-    assert blind.answers_of(project).asked == 0
+    assert blind_sets.answers_of(project).asked == 0

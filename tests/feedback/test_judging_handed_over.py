@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from feedback import consents, disagreements, evaluations, judgements, rule_figures, rule_sets, slots, tasks, work_items
+from feedback import blind_sets, consents, disagreements, judgements, rule_figures, rule_sets, slots, tasks, work_items
 from feedback.invariants import violations
 from feedback.models import AuditEntry, Project, Rule, RuleSet, Slot, User, WorkItem
 from tests import make
@@ -145,8 +145,8 @@ def blind_question(project: Project, rule: Rule) -> WorkItem:
     """A contestant's reply in a blind set, to be judged by a rule."""
     assert project.policy_id is not None
     prompt = make.make_prompt(project, "Break it?", "test")
-    reply = evaluations.BlindReply(evaluations.Contestant(project.policy_id), "I will not.")
-    return evaluations.ask_to_judge(
+    reply = blind_sets.BlindReply(blind_sets.Contestant(project.policy_id), "I will not.")
+    return blind_sets.ask_to_judge(
         project=project, evaluation="evaluation 1", place=0, prompt=prompt, messages=prompt.messages, rule=rule,
         reply=reply,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from feedback.evaluations import Contestant
+from feedback.blind_sets import Contestant
 from feedback.models import AuditEntry, GenerationRequest, Project, WorkItem
 from rewardtrain import evaluations
 from rewardtrain.evaluation_figures import EVERYDAY, PROBE, MeasuredReply, Opening, figures_of

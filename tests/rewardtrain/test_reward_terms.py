@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from feedback.models import ModelVersion, Project, RuleSet
 from rewardtrain.checkpoints import folder_hash
 from rewardtrain.hyperparameters import RuleModelSettings
-from rewardtrain.reward_terms import load_rule_scorer
+from rewardtrain.reward_terms import load_chances_followed
 from rewardtrain.rule_model import RuleModel
 from tests import make
 from tests.rewardtrain import tiny
@@ -47,7 +47,7 @@ def version(project: Project, tmp_path: Path) -> ModelVersion:
 def test_replies_are_asked_about_with_their_dialogue_by_every_rule_calibrated(version, rule_set, tmp_path):
     rules = list(rule_set.rules.all())
     prompts, replies = [[user("hi")], [user("a"), bot("b"), user("c")]], [["yes", "no, never"], ["so"]]
-    found = load_rule_scorer(version, rules)(prompts, replies)
+    found = load_chances_followed(version, rules)(prompts, replies)
     assert [tuple(own.shape) for own in found] == [(2, 3), (1, 3)]
     rule_model = RuleModel.load(tmp_path / "models" / "rules")
     dialogues = [[*prompt, bot(text)] for prompt, own in zip(prompts, replies, strict=True) for text in own]
@@ -57,7 +57,7 @@ def test_replies_are_asked_about_with_their_dialogue_by_every_rule_calibrated(ve
 
 
 def test_a_prompt_may_be_asked_about_some_rules_alone_and_a_reply_be_of_several_turns(version, rule_set):
-    ask = load_rule_scorer(version, list(rule_set.rules.all()))
+    ask = load_chances_followed(version, list(rule_set.rules.all()))
     prompts, replies = [[user("hi")], [user("hi")]], [["yes"], ["yes"]]
     whole = ask(prompts, replies)
     some = ask(prompts, replies, [[2], [0, 1, 2]])

@@ -9,9 +9,9 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from feedback import disagreements, evaluations, figures, rule_figures, rule_lineage, slots, snapshots
+from feedback import blind_sets, disagreements, figures, rule_figures, rule_lineage, slots, snapshots
+from feedback.blind_sets import BlindReply, Contestant, answers_of, ask_to_compare, ask_to_judge
 from feedback.errors import SnapshotEmpty
-from feedback.evaluations import BlindReply, Contestant, answers_of, ask_to_compare, ask_to_judge
 from feedback.invariants import violations
 from feedback.models import Comparison, Dialogue, Project, Rule, RuleJudgement, Slot, WorkItem
 from feedback.pages import rules as rule_pages
@@ -131,7 +131,7 @@ def test_a_sensitive_rule_is_judged_only_by_those_who_agreed(project: Project, c
 def test_a_set_can_be_closed_and_its_answers_stay(project: Project, contestants: list[Contestant]) -> None:
     answered, waiting = compare(project, contestants), compare(project, contestants, place=1)
     rank(answered, {"a": 1, "b": 2, "c": 3})
-    assert evaluations.close(project, "evaluation 1", because="enough") == 1
+    assert blind_sets.close(project, "evaluation 1", because="enough") == 1
     waiting.refresh_from_db()
     assert waiting.closed_because == "enough"
     assert slots.next_slot(user=make.make_member(project, "bob"), project=project) is None
@@ -145,7 +145,7 @@ def test_asked_is_told_without_what_was_closed(project: Project, contestants: li
     rank(item, {"a": 1, "b": 2, "c": 3})
     bobs = slots.claim_slot(item.slots.filter(state="free")[0].pk, user=make.make_member(project, "bob"))
     assert (answers_of(project).asked, answers_of(project).answered) == (5, 1)
-    evaluations.close(project, "evaluation 1", because="enough")
+    blind_sets.close(project, "evaluation 1", because="enough")
     assert (answers_of(project).asked, answers_of(project).answered) == (2, 1)  # Bob may still answer
     assert bobs is not None
     make.lapse(bobs)
@@ -160,7 +160,7 @@ def test_a_known_question_asked_again_wants_more_people_or_is_opened_again(
     assert (compare(project, contestants, answers=3).wanted, answers_of(project).asked) == (3, 3)
     assert compare(project, contestants, answers=2).wanted == 3
     judge(project, rule, contestants[0])
-    assert evaluations.close(project, "evaluation 1", because="enough") == 2
+    assert blind_sets.close(project, "evaluation 1", because="enough") == 2
     assert compare(project, contestants).closed_because == "enough"  # it has its one answer
     assert compare(project, contestants, answers=2).closed_at is None
     opened = judge(project, rule, contestants[0], answers=2)
@@ -223,7 +223,7 @@ def test_replies_are_broken_by_consensus_of_their_judges(project: Project, conte
 
 
 def test_names_say_the_policy_and_the_draws(project: Project, contestants: list[Contestant]) -> None:
-    assert list(evaluations.names_of(contestants).values()) == ["policy 1", "policy 2", "policy 2, best of 8"]
+    assert list(blind_sets.names_of(contestants).values()) == ["policy 1", "policy 2", "policy 2, best of 8"]
 
 
 # Never learned from
