@@ -18,7 +18,6 @@ from rewardtrain.team import ALONE, Team
 
 if TYPE_CHECKING:
     from rewardtrain.evaluation import Measures
-    from rewardtrain.reranked_replies import RuleScorer
     from rewardtrain.runs import Silent
 
 
@@ -88,6 +87,7 @@ def _policies(run: TrainingRun, where: dict[str, str]) -> Iterator[Any]:
 
 def _measures(run: TrainingRun, rule_set: RuleSet | None, where: dict[str, str]) -> Measures:
     from rewardtrain.evaluation import Measures
+    from rewardtrain.reranked_replies import load_rule_scorer
 
     versions = ModelVersion.objects.in_bulk(
         [pk for name in ("reward_model", "second", "rule_model") if (pk := run.hyperparameters[name])]
@@ -98,15 +98,7 @@ def _measures(run: TrainingRun, rule_set: RuleSet | None, where: dict[str, str])
     rules = {rule.key: rule.wording for rule in rule_set.rules.order_by("position")} if rule_set else {}
     return Measures(
         scorer=load_scorer(first, **where) if first else None,
-        rule_scorer=load_rule_scorer(rule_model, **where) if rule_model else None,
+        rule_scorer=load_rule_scorer(folder_of(rule_model), **where) if rule_model else None,
         rules=rules,
         second=load_scorer(second, **where) if second else None,
     )
-
-
-def load_rule_scorer(version: ModelVersion, *, dtype: str = "float32", device: str = "cpu") -> RuleScorer:
-    """A scorer of dialogues by rules: log P(followed); without gradients."""
-    from rewardtrain.reranked_replies import rule_scorer_of
-    from rewardtrain.rule_model import RuleModel
-
-    return rule_scorer_of(RuleModel.load(folder_of(version), dtype=dtype, device=device))

@@ -13,7 +13,7 @@ from rewardtrain.gate import GateSettings, Reply, Sample, gate_report
 from rewardtrain.hyperparameters import PpoSettings, SamplingSettings
 from rewardtrain.models import TrainingRun
 from rewardtrain.probe_openings import openings_at, probe_cuts, rules_in_force
-from rewardtrain.reward_terms import load_rule_scorer, load_scorer, made_in_round
+from rewardtrain.reward_terms import load_chances_followed, load_scorer, made_in_round
 from rewardtrain.run_files import Outcome, folder_of
 from rewardtrain.seeds import stable_seed
 from rewardtrain.team import ALONE, Team
@@ -53,7 +53,7 @@ def measure_gate(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outc
     version, rules = _rule_model(run), _rules_paid_by(run)
     if version is None or not rules:
         return Outcome(result=gate_report(samples, settings))
-    ask = load_rule_scorer(version, rules, **where)
+    ask = load_chances_followed(version, rules, **where)
     return Outcome(result=_report_with_rules(run, samples, settings, before, after, ask, rules))
 
 

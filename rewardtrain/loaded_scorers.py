@@ -16,7 +16,7 @@ from rewardtrain.backends.transformers_local import chosen_device, loaded_polici
 from rewardtrain.errors import LearningError
 from rewardtrain.model_files import hold_to, verified_folder
 from rewardtrain.reply_chooser import CannotChoose
-from rewardtrain.reranked_replies import RuleScorer, rule_scorer_of
+from rewardtrain.reranked_replies import RuleScorer, load_rule_scorer
 from rewardtrain.rollouts import Scorer
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class LoadedScorers:
 
     def rule_model(self, version: ModelVersion) -> RuleScorer:
         """Raises CannotChoose when its files are missing, changed, or anything but data."""
-        return self._get(version, _read_rule_model)
+        return self._get(version, load_rule_scorer)
 
     def forget_all(self) -> None:
         """Free the memory, and try again what could not be read."""
@@ -48,7 +48,7 @@ class LoadedScorers:
     def __len__(self) -> int:
         return len(self._loaded)
 
-    def _get(self, version: ModelVersion, read: Callable[[Any, str, str], Any]) -> Any:
+    def _get(self, version: ModelVersion, read: Callable[..., Any]) -> Any:
         key = (version.kind, version.content_hash or f"{version.pk} {version.location}")
         with self.lock:
             if key not in self._loaded:
@@ -63,12 +63,12 @@ class LoadedScorers:
         if reason and time.monotonic() - since < REST_SECONDS:
             raise CannotChoose(reason)
 
-    def _read(self, version: ModelVersion, key: tuple[str, str], read: Callable[[Any, str, str], Any]) -> Any:
+    def _read(self, version: ModelVersion, key: tuple[str, str], read: Callable[..., Any]) -> Any:
         device = chosen_device()
         try:
             folder, found = verified_folder(version)
             hold_to(version, found)
-            scorer = read(folder, "bfloat16" if device.startswith("cuda") else "float32", device)
+            scorer = read(folder, dtype="bfloat16" if device.startswith("cuda") else "float32", device=device)
         except Exception as err:
             said = err.message if isinstance(err, LearningError) else f"{type(err).__name__}: {str(err)[:200]}"
             reason = f"{version} cannot be read, so nothing chooses. {said}"[:300]
@@ -87,16 +87,10 @@ class LoadedScorers:
                 torch.cuda.empty_cache()
 
 
-def _read_reward_model(folder: Any, dtype: str, device: str) -> Scorer:
+def _read_reward_model(folder: Any, *, dtype: str, device: str) -> Scorer:
     from rewardtrain.reward_model import RewardModel
 
     return RewardModel.load(folder, dtype=dtype, device=device).scores
-
-
-def _read_rule_model(folder: Any, dtype: str, device: str) -> RuleScorer:
-    from rewardtrain.rule_model import RuleModel
-
-    return rule_scorer_of(RuleModel.load(folder, dtype=dtype, device=device))
 
 
 loaded_scorers = LoadedScorers()

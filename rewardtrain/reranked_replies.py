@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -188,3 +189,10 @@ def rule_scorer_of(rule_model: RuleModel) -> RuleScorer:
         return [functional.logsigmoid(-one.rules / rule_model.config.temperature).tolist() for one in logits]
 
     return followed
+
+
+def load_rule_scorer(folder: Path, *, dtype: str = "float32", device: str = "cpu") -> RuleScorer:
+    """`rule_scorer_of` the rule model in a folder."""
+    from rewardtrain.rule_model import RuleModel
+
+    return rule_scorer_of(RuleModel.load(folder, dtype=dtype, device=device))

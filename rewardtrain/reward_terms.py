@@ -97,7 +97,7 @@ def load_scorer(version: ModelVersion, *, dtype: str = "float32", device: str = 
     return scores
 
 
-def load_rule_scorer(
+def load_chances_followed(
     version: ModelVersion, rules: Sequence[Rule], *, dtype: str = "float32", device: str = "cpu"
 ) -> RuleScorer:
     """A scorer of replies by these rules, in their wordings: calibrated P(followed), without gradients.
@@ -154,7 +154,7 @@ def paying_terms(
     ask = None
     if begun.rule_model is not None:
         where = {"dtype": settings.dtype} if isinstance(settings, PpoSettings) else {}
-        ask = load_rule_scorer(begun.rule_model, begun.rules, device=str(policy.device), **where)
+        ask = load_chances_followed(begun.rule_model, begun.rules, device=str(policy.device), **where)
     if begun.scale is None:
         begun.scale, begun.rule_scale = team.from_first(
             lambda: measure_scales(policy, scorer, prompts, settings, ask, begun.rules)

@@ -104,8 +104,7 @@ def variants(turn: Round, start: ModelVersion, serving: ModelVersion, seed: int)
 def _first_and_best(
     turn: Round, version: ModelVersion, prompts: Sequence[Sequence[Turn]], seed: int
 ) -> tuple[list[str], list[str]]:
-    from rewardtrain.reranked_replies import draw_reranked, rule_scorer_of
-    from rewardtrain.rule_model import RuleModel
+    from rewardtrain.reranked_replies import draw_reranked, load_rule_scorer
 
     made = {run.kind: run.produced for run in TrainingRun.objects.filter(round=turn).select_related("produced")}
     reward_model, rule_model = made[TrainingRun.Kind.REWARD_MODEL], made[TrainingRun.Kind.RULE_MODEL]
@@ -114,7 +113,7 @@ def _first_and_best(
         measuring.load(version),
         prompts,
         scorer=load_scorer(reward_model),
-        rule_scorer=rule_scorer_of(RuleModel.load(folder_of(rule_model))),
+        rule_scorer=load_rule_scorer(folder_of(rule_model)),
         rules_of_prompt=[list(_wordings(turn.project).values())] * len(prompts),
         n=RERANKED_OF,
         sampling=measuring.sampling(turn.project.max_new_tokens),

@@ -12,7 +12,7 @@ from rewardtrain.models import TrainingRun
 from tests import make
 from tests.browser.conftest import DESK, PHONE, Visitor
 from tests.browser.test_accessibility import look_at
-from tests.feedback.test_evaluations import rank, say
+from tests.feedback.test_blind_sets import rank, say
 from tests.rewardtrain.test_evaluation_pages import evaluation
 
 pytestmark = pytest.mark.browser

@@ -18,7 +18,7 @@ from rewardtrain.evaluation_figures import EVERYDAY, PROBE, MeasuredReply, Openi
 from rewardtrain.evaluation_tables import ratings_of
 from rewardtrain.models import TrainingRun
 from tests import make
-from tests.feedback.test_evaluations import rank, say
+from tests.feedback.test_blind_sets import rank, say
 from tests.rewardtrain.test_rounds_page import address, htmx, manager, project
 
 __all__ = ["manager", "project"]
