@@ -293,8 +293,11 @@ class RuleModelSettings(Settings):
     unjudged_weight  how much each weighs beside one verdict
     dialogue_weight  of the question whether the dialogue broke any rule, beside those about rules; 0 leaves it out
     aim_weight       of the question which rule a probe was meant to break, whether it did or not; 0 leaves it out. It
-                     tells rules apart far sooner, and breaches from attempts a little worse
+                     tells rules apart far sooner; far above 0.3 it tells breaches from attempts worse
     match_rank       width of the product in which a dialogue and a rule are compared; 0 leaves it out
+    reads_apart      a rule's wording is read by itself, once for all dialogues, and meets them in the product: asking
+                     by twenty rules costs what asking by one does. Off, it is read after each dialogue, which a large
+                     base may use better
     dtype, mixed_precision, gradient_checkpointing  as of the reward model
     """
 
@@ -311,12 +314,13 @@ class RuleModelSettings(Settings):
     max_tokens: int = 512
     max_rule_tokens: int = 96
     pooling: str = "auto"
-    match_rank: int = 32
+    match_rank: int = 64
+    reads_apart: bool = True
     balance: float = 0.5
     unjudged_rules: int = 4
     unjudged_weight: float = 0.5
     dialogue_weight: float = 1.0
-    aim_weight: float = 0.0
+    aim_weight: float = 0.3
     share_prefix: bool = True
     dropout: bool = True
     early_stopping: bool = False
@@ -356,6 +360,10 @@ class RuleModelSettings(Settings):
             found.append(
                 f"Set max_rule_tokens ({self.max_rule_tokens}) below max_tokens ({self.max_tokens}): "
                 "the dialogue needs room as well."
+            )
+        if self.reads_apart and not self.match_rank:
+            found.append(
+                "Set match_rank above 0, or reads_apart=false: read apart, dialogue and rule meet in it alone."
             )
         return found + self.lora.problems()
 

@@ -41,6 +41,7 @@ class RuleHeadConfig:
     tokens_per_forward: int = 4096
     share_prefix: bool = True
     temperature: float = 1.0
+    reads_apart: bool = False  # rule heads saved before there was a choice read rules after the dialogue
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,14 @@ class RuleModel(nn.Module):
     The chance is a product of two, both learned from the same verdicts:
 
     - that *some* rule was broken, read from the dialogue alone. Every verdict teaches it, and an auxiliary loss does;
-    - that, if so, it was *this* rule: a linear reading of the rule's tokens, which have seen the dialogue (on an
-      encoder, of the pair), and a product of the dialogue's state and the rule's, both projected to a few numbers.
+    - that, if so, it was *this* rule: a linear reading of the rule's tokens, and a product of the dialogue's state and
+      the rule's, both projected to a few numbers.
 
-    A decoder encodes the dialogue once for all rules asked about it. An encoder sees each pair alone, and the dialogue
-    once more by itself. The dialogue is cut to what the longest allowed rule leaves, so what is said of a rule does not
-    depend on the others that are asked about.
+    Read apart (`reads_apart`), a rule's tokens see nothing but each other: each wording is encoded once for all
+    dialogues of a batch, and a dialogue costs the same whether one rule is asked about or twenty. Read together, a
+    rule's tokens see the dialogue: a decoder encodes the dialogue once for all rules asked about it, an encoder sees
+    each pair alone, and the dialogue once more by itself. The dialogue is cut to what the longest allowed rule leaves,
+    so what is said of a rule does not depend on the others that are asked about.
     """
 
     def __init__(self, network: Any, tokenizer: Any, config: RuleHeadConfig, *, seed: int = 0):
@@ -191,18 +194,47 @@ class RuleModel(nn.Module):
 
     def batches(self, dialogues: Sequence[EncodedDialogue]) -> list[list[int]]:
         """Places of dialogues that go through the network together: like lengths, bounded number of tokens."""
-        widths, rows = [one.width for one in dialogues], [len(one.rules) for one in dialogues]
+        if self.config.reads_apart:
+            widths, rows = [len(one.dialogue) for one in dialogues], [1] * len(dialogues)
+        else:
+            widths, rows = [one.width for one in dialogues], [len(one.rules) for one in dialogues]
         return batches_of_like_width(widths, rows, self.config.tokens_per_forward)
 
     def logits_batch(self, dialogues: Sequence[EncodedDialogue]) -> list[RuleLogits]:
         """`logits_encoded` in one forward pass."""
         rules = [rule for one in dialogues for rule in one.rules]
         owners = [owner for owner, one in enumerate(dialogues) for _ in one.rules]
-        pool = self._pool_decoded if self.config.is_causal else self._pool_encoded
+        if self.config.reads_apart:
+            pool = self._pool_apart
+        else:
+            pool = self._pool_decoded if self.config.is_causal else self._pool_encoded
         whole, pairs = pool([one.dialogue for one in dialogues], rules, owners)
         some, this, broken = self._read(whole, pairs, torch.tensor(owners, device=pairs.device))
         counts = [len(one.rules) for one in dialogues]
         return [RuleLogits(*own) for own in zip(broken.split(counts), this.split(counts), some, strict=True)]
+
+    def _pool_apart(
+        self, dialogues: list[list[int]], rules: list[list[int]], owners: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Dialogues as the two below have them, (D, 2H) or (D, H); (R, H) of rules read alone, each wording once."""
+        place = {rule: number for number, rule in enumerate(dict.fromkeys(map(tuple, rules)))}
+        wordings = [list(rule) for rule in place]
+        if self.config.is_causal:
+            whole = torch.cat(self._last_and_mean(dialogues), dim=1)
+            last, mean = self._last_and_mean([rule or [pad_id(self.tokenizer)] for rule in wordings])
+            read = last if self.config.pooling == "last" else mean
+        else:
+            whole, read = self._pool_rows(self._marked(dialogues)), self._pool_rows(self._marked(wordings))
+        return whole, read[[place[tuple(rule)] for rule in rules]]
+
+    def _last_and_mean(self, texts: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """A decoder's states (N, H) at each text's end, and their mean over it."""
+        states = reply_states(
+            self.trunk, texts, [[]] * len(texts), range(len(texts)),
+            pad_id=pad_id(self.tokenizer), share_prefix=False, with_prompt_means=True,
+        )  # fmt: skip
+        assert states.prompt_means is not None
+        return states.before, states.prompt_means
 
     def _pool_decoded(
         self, dialogues: list[list[int]], rules: list[list[int]], owners: list[int]
@@ -221,11 +253,18 @@ class RuleModel(nn.Module):
         self, dialogues: list[list[int]], rules: list[list[int]], owners: list[int]
     ) -> tuple[Tensor, Tensor]:
         """An encoder's states (D, H), (R, H) over rows: [CLS] dialogue [SEP], and [CLS] dialogue [SEP] rule [SEP]."""
-        first = [int(one) for one in [self.tokenizer.cls_token_id] if one is not None]
-        mark = [int(one) for one in [self.tokenizer.sep_token_id] if one is not None]
-        opened = [[*first, *dialogue, *mark] for dialogue in dialogues]
+        opened, mark = self._marked(dialogues), self._end_mark
         pairs = [[*opened[owner], *rule, *mark] for owner, rule in zip(owners, rules, strict=True)]
         return self._pool_rows(opened), self._pool_rows(pairs)
+
+    def _marked(self, texts: list[list[int]]) -> list[list[int]]:
+        """An encoder's rows: [CLS] text [SEP]."""
+        first = [int(one) for one in [self.tokenizer.cls_token_id] if one is not None]
+        return [[*first, *text, *self._end_mark] for text in texts]
+
+    @property
+    def _end_mark(self) -> list[int]:
+        return [int(one) for one in [self.tokenizer.sep_token_id] if one is not None]
 
     def _pool_rows(self, rows: list[list[int]]) -> Tensor:
         ids, mask = pad_rows(rows, pad_id(self.tokenizer), device=device_of(self.network))
@@ -326,4 +365,5 @@ def _head_config(network: Any, speaks: bool, settings: RuleModelSettings) -> Rul
         max_rule_tokens=min(settings.max_rule_tokens, max(1, max_tokens // 2)),
         tokens_per_forward=settings.tokens_per_forward,
         share_prefix=settings.share_prefix,
+        reads_apart=settings.reads_apart,
     )

@@ -56,16 +56,18 @@ def llama(tmp_path):
 
 def by_hand(rule_model, dialogue, rule):
     """The logit of one rule on one dialogue, alone in its row, no padding."""
-    encoded = rule_model.encode(dialogue, [rule])
+    encoded, config = rule_model.encode(dialogue, [rule]), rule_model.config
     states = lambda ids: rule_model.trunk(input_ids=torch.tensor([ids])).last_hidden_state[0]  # noqa: E731
-    pool = lambda hidden: hidden[-1] if rule_model.config.pooling == "last" else hidden.mean(dim=0)  # noqa: E731
-    if rule_model.config.is_causal:
-        hidden = states(encoded.dialogue + encoded.rules[0])
-        own, asked = hidden[: len(encoded.dialogue)], hidden[len(encoded.dialogue) :]
+    pool = lambda hidden: hidden[-1] if config.pooling == "last" else hidden.mean(dim=0)  # noqa: E731
+    if config.is_causal:
+        own = states(encoded.dialogue)
+        apart, after = states(encoded.rules[0]), states(encoded.dialogue + encoded.rules[0])[len(own) :]
         whole = torch.cat([own[-1], own.mean(dim=0)])
     else:
         opened = [1, *encoded.dialogue, 2]
-        whole, asked = pool(states(opened)), states([*opened, *encoded.rules[0], 2])
+        apart, after = states([1, *encoded.rules[0], 2]), states([*opened, *encoded.rules[0], 2])
+        whole = pool(states(opened))
+    asked = apart if config.reads_apart else after
     some, this = rule_model.dialogue_head(whole).squeeze(), rule_model.rule_head(pool(asked)).squeeze()
     if rank := rule_model.config.match_rank:
         this = this + (rule_model.dialogue_match(whole) @ rule_model.rule_match(pool(asked))) / math.sqrt(rank)
@@ -75,7 +77,10 @@ def by_hand(rule_model, dialogue, rule):
 # Answers
 
 
-@pytest.mark.parametrize("changes", [{}, {"match_rank": 0}])
+TOGETHER = {"reads_apart": False}
+
+
+@pytest.mark.parametrize("changes", [{}, TOGETHER, {**TOGETHER, "match_rank": 0}])
 def test_every_rule_is_answered_as_it_would_be_alone(base, changes):
     rule_model = RuleModel.from_base(
         base, RuleModelSettings(**{**SETTINGS.to_dict(), "lora": LoraSettings()} | changes)
@@ -92,7 +97,7 @@ def test_every_rule_is_answered_as_it_would_be_alone(base, changes):
 def test_sharing_the_dialogue_changes_neither_answers_nor_gradients(base):
     gradients = []
     for share_prefix in (True, False):
-        settings = RuleModelSettings.from_dict({**SETTINGS.to_dict(), "share_prefix": share_prefix})
+        settings = RuleModelSettings.from_dict({**SETTINGS.to_dict(), **TOGETHER, "share_prefix": share_prefix})
         rule_model = RuleModel.from_base(base, settings).eval()
         found = rule_model.logits(DIALOGUES, [RULES, RULES[:2], RULES[:1]])
         targets = [torch.linspace(0, 1, len(one.rules)) for one in found]
@@ -110,10 +115,13 @@ def test_sharing_the_dialogue_changes_neither_answers_nor_gradients(base):
     assert float(difference) <= 1e-5 * float(norm) + 1e-7
 
 
-def test_smaller_batches_change_nothing_and_leave_nobody_out(llama):
+@pytest.mark.parametrize("apart", [True, False])
+def test_smaller_batches_change_nothing_and_leave_nobody_out(llama, apart):
     dialogues = [[user("p" * (place % 5 + 1)), bot("q" * place)] for place in range(9)]
     found = [
-        RuleModel.from_base(llama, RuleModelSettings(seed=1, tokens_per_forward=budget)).probabilities(dialogues, RULES)
+        RuleModel.from_base(
+            llama, RuleModelSettings(seed=1, tokens_per_forward=budget, reads_apart=apart)
+        ).probabilities(dialogues, RULES)
         for budget in (100_000, 60)
     ]
     for one, other in zip(*found, strict=True):
@@ -167,8 +175,10 @@ def test_a_decoder_cannot_be_read_before_the_rule(llama):
         RuleModel.from_base(llama, RuleModelSettings(pooling="cls"))
 
 
-def test_the_last_token_can_be_read_instead_of_the_mean(base):
-    rule_model = RuleModel.from_base(base, RuleModelSettings(pooling="last", max_rule_tokens=48)).eval()
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_last_token_can_be_read_instead_of_the_mean(base, apart):
+    settings = RuleModelSettings(pooling="last", max_rule_tokens=48, reads_apart=apart)
+    rule_model = RuleModel.from_base(base, settings).eval()
     _, expected = by_hand(rule_model, DIALOGUES[1], RULES[1])
     assert_close(rule_model.logits(DIALOGUES[1:2], [RULES])[0].rules[1], expected, atol=1e-5, rtol=1e-5)
 
@@ -194,6 +204,19 @@ def test_what_does_not_fit_is_cut_and_counted(tmp_path):
     assert rule_model.probabilities([[user("a" * 500), bot("b" * 500)]], ["d" * 500])[0].shape == (1,)
 
 
+def test_read_apart_a_wording_is_read_once_for_all_dialogues(base):
+    rule_model = RuleModel.from_base(base, SETTINGS).eval()
+    read = []
+    rule_model.probabilities(DIALOGUES, RULES)  # tries once what the network allows
+    rule_model.trunk.register_forward_hook(
+        lambda _, __, kwargs, ___: read.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    rule_model.probabilities(DIALOGUES, RULES[:3])
+    assert [rows for rows, _ in read] == [3, 3]
+    with pytest.raises(InvalidSettings, match="match_rank above 0"):
+        RuleModelSettings.from_dict({"match_rank": 0})
+
+
 def test_what_is_said_of_a_rule_does_not_depend_on_the_others(rule_model):
     long = [user("a" * 90), bot("b" * 90)]
     alone, beside = (rule_model.probabilities([long], rules)[0][0] for rules in (["Be kind."], ["Be kind.", "z" * 300]))
@@ -217,7 +240,7 @@ def test_a_saved_rule_model_answers_the_same_and_holds_data_alone(rule_model, tm
 
 
 def test_a_model_without_the_product_is_saved_without_it(llama, tmp_path):
-    rule_model = RuleModel.from_base(llama, RuleModelSettings(match_rank=0)).eval()
+    rule_model = RuleModel.from_base(llama, RuleModelSettings(match_rank=0, reads_apart=False)).eval()
     save_checkpoint(tmp_path / "saved", rule_model.save)
     found = [one.probabilities(DIALOGUES, RULES) for one in (RuleModel.load(tmp_path / "saved"), rule_model)]
     for one, other in zip(*found, strict=True):

@@ -182,11 +182,11 @@ def test_other_unjudged_rules_are_drawn_at_other_steps_and_the_probed_one_never(
 # Learning
 
 
-@pytest.mark.parametrize("kind", BASES)
-def test_planted_breaches_are_learned(kind, tmp_path):
+@pytest.mark.parametrize(("kind", "apart"), [*((kind, True) for kind in BASES), ("decoder", False), ("encoder", False)])
+def test_planted_breaches_are_learned(kind, apart, tmp_path):
     base = save_base(tmp_path / "base", *BASES[kind]())
     seen = []
-    settings = dataclasses.replace(QUICK, epochs=2 if kind == "decoder" else 8)
+    settings = dataclasses.replace(QUICK, epochs=2 if kind == "decoder" else 14, reads_apart=apart)
     result = train_rule_model(TRAIN, base=base, settings=settings, on_step=seen.append, validation=HELD_OUT)
     report = measure_rules(result.rule_model, HELD_OUT)
     assert report.mean_own > 0.85
