@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from django.db import connections
 from feedback.models import ModelVersion, Project
 from rewardtrain import command_line, repeats, rounds
 from rewardtrain.algorithms import ALGORITHMS, PPO
+from rewardtrain.hyperparameters import PpoSettings
 from rewardtrain.models import Round, TrainingRun
 from rewardtrain.rehearsal import comparing, measuring, probed
 from rewardtrain.rehearsal.people import RehearsalFailed
@@ -37,7 +39,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--annotators", type=int, default=8)
         parser.add_argument("--comparisons", type=int, default=300, help="in every round")
-        parser.add_argument("--rounds", type=int, default=1)
+        parser.add_argument("--rounds", type=int, default=1, help="they share one round's PPO updates, if none are set")
         parser.add_argument(
             "--probes", type=int, default=0, help="in every round; comparisons are then of everyday openings alone"
         )
@@ -62,6 +64,9 @@ class Command(BaseCommand):
             return
         if options["algorithm"]:
             chosen["policy"] = {**chosen.get("policy", {}), "algorithm": options["algorithm"]}
+        policy = chosen.get("policy", {})
+        if options["rounds"] > 1 and policy.get("algorithm", PPO) == PPO:
+            chosen["policy"] = {"updates": _updates_per_round(options["rounds"]), **policy}
         if options["without_rules"]:
             chosen["rule_model"] = {**chosen.get("rule_model", {}), "use_rules": False}
         try:
@@ -227,6 +232,11 @@ def _check(options: dict[str, Any]) -> None:
         raise CommandError("--algorithm all compares what rankings alone teach: leave out --probes.")
     if options["seeds"] > 1 and not compares:
         raise CommandError("--seeds belongs to --algorithm all. Rehearse one algorithm seed by seed: --seed.")
+
+
+def _updates_per_round(rounds: int) -> int:
+    """Of PPO; several rounds cost what one does."""
+    return math.ceil(PpoSettings().updates / rounds)
 
 
 def _figures(start: ModelVersion, turn: Round, project: Project, seed: int) -> dict[str, Any]:
