@@ -61,7 +61,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, reason in reasons.items():
             if reason and item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=f"{mark}: {reason}"))
-        if item.get_closest_marker("django_db") or SERVICE_FIXTURES & set(getattr(item, "fixturenames", ())):
+        touches = item.get_closest_marker("django_db") or SERVICE_FIXTURES & set(getattr(item, "fixturenames", ()))
+        if touches and not item.get_closest_marker("once"):
             item.add_marker("services")
 
 

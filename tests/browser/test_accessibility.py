@@ -17,7 +17,7 @@ from tests.browser.replies import TEXTS, Writer
 from tests.browser.sheet import expect_sheet
 from tests.rewardtrain.test_rounds_page import running, waiting
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.once]
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 RUN = """async (only) => {
   const { violations } = await axe.run(document, only ? { runOnly: { type: "rule", values: only } } : {});

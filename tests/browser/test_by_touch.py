@@ -12,7 +12,7 @@ from tests.browser.conftest import PHONE, Visitor
 from tests.browser.replies import Writer, write_all
 from tests.browser.sheet import expect_order, expect_ready, expect_sheet, expect_status, places, row, submit_button
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.once]
 
 
 @pytest.fixture

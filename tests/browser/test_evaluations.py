@@ -36,6 +36,7 @@ def run(project: Project) -> TrainingRun:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.once
 def test_axe_finds_nothing(
     visit: Visitor, project: Project, run: TrainingRun, device: dict[str, Any], scheme: str
 ) -> None:
@@ -48,6 +49,7 @@ def test_axe_finds_nothing(
     assert not found, "\n".join(found)
 
 
+@pytest.mark.once
 def test_axe_finds_nothing_where_there_is_nothing_yet(visit: Visitor, project: Project) -> None:
     make.make_member(project, "maria", role="manager")
     found = look_at(visit("maria", PHONE).go(f"/projects/{project.slug}/rounds/evaluations/"), "none")

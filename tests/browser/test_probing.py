@@ -213,6 +213,7 @@ def seen(request: pytest.FixtureRequest, visit: Visitor, project: Project) -> It
     yield visit("alice", request.param)
 
 
+@pytest.mark.once
 def test_axe_finds_nothing_on_any_of_these_pages(seen: Visit, states: dict[str, str]) -> None:
     found = []
     for state, path in states.items():

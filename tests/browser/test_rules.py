@@ -56,6 +56,7 @@ PATHS = ("", "differing/", "differing/?rule=sells-nothing&decided=kept", "rule/s
          "draft/rule/stays-kind/", "draft/compare/", "draft/discard/")  # fmt: skip
 
 
+@pytest.mark.once
 def test_axe_finds_nothing(visit: Visitor, project: Project, draft: RuleSet) -> None:
     found = []
     for device in (DESK, PHONE):
@@ -71,6 +72,7 @@ def test_axe_finds_nothing(visit: Visitor, project: Project, draft: RuleSet) -> 
     assert not found, "\n".join(found)
 
 
+@pytest.mark.once
 def test_axe_finds_nothing_where_there_is_nothing_yet(visit: Visitor, project: Project, maria: str) -> None:
     found = []
     for device in (DESK, PHONE):

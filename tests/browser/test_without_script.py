@@ -11,7 +11,7 @@ from tests import make
 from tests.browser.conftest import Visitor
 from tests.browser.replies import write_all
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.once]
 
 
 def test_rank_write_on_and_end(visit: Visitor, project: Project) -> None:

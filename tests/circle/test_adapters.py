@@ -17,7 +17,7 @@ from rewardtrain.models import MetricPoint, Round, TrainingRun
 from tests.circle.test_resuming import finished, killed_at, new_run
 from tests.circle.turning import PPO, QUICK, rank_everything, turn_here
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.once]
 
 LORA = {"lora": {"rank": 2}}
 CHOSEN = {

@@ -21,7 +21,7 @@ from tests import make
 from tests.circle import test_resuming as resuming
 from tests.circle.turning import rank_everything, turn_here
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.once]
 
 ALTERNATIVES: dict[str, dict[str, Any]] = {
     "rloo": {

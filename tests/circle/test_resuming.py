@@ -19,7 +19,7 @@ from rewardtrain.models import LedgerEntry, MetricPoint, TrainingRun
 from tests import make
 from tests.circle.turning import PPO, REWARD, rank_everything
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.once]
 
 
 class Killed(BaseException):

@@ -75,7 +75,7 @@ PPO = {"samples_per_update": 8, "minibatch_size": 4, "passes": 1, "warmup_update
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.services
+@pytest.mark.once
 def test_two_processes_train_a_reward_model_and_a_policy(manage: Manage, tmp_path: Path) -> None:
     ended(manage("train_reward_model", comparisons_per_step=4, epochs=1), 0)
     ended(manage("train_policy", updates=2, learning_rate=1e-5, **PPO), 0)
@@ -93,7 +93,7 @@ def test_two_processes_train_a_reward_model_and_a_policy(manage: Manage, tmp_pat
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.services
+@pytest.mark.once
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to find a run's processes")
 def test_when_a_process_is_killed_or_the_run_is_stopped_all_end_and_the_run_can_go_on(manage: Manage) -> None:
     ended(manage("train_reward_model", comparisons_per_step=4, epochs=1), 0)

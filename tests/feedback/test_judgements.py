@@ -373,7 +373,7 @@ def test_where_probes_are_closed_nothing_is_judged(slot: Slot, project: Project)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.once) for seed in range(2, 8))])
 def test_of_two_thousand_assignments_none_is_ones_own_or_given_twice(project: Project, seed: int) -> None:
     """People probe and judge at random, skip, leave, come back, agree and change their minds: 250 in each of eight."""
     Project.objects.update(sensitive_per_day=10_000, other_rules_judged=3)

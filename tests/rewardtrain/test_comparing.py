@@ -104,3 +104,19 @@ def test_what_ends_a_later_seed_costs_nothing_of_those_before(monkeypatch, tmp_p
     with pytest.raises(CommandError, match="Round 2 did not end"):
         call_command("rehearse", "--algorithm", "all", "--seed", "5", "--seeds", "2", "--json", path, stdout=StringIO())
     assert json.loads(path.read_text())["seeds"] == [{"seed": 5}]
+
+
+@pytest.mark.parametrize(
+    ("policy", "rounds", "found"),
+    [
+        ({}, 1, {}),
+        ({}, 2, {"updates": 16}),
+        ({"kl_coef": 0.2}, 3, {"kl_coef": 0.2, "updates": 11}),
+        ({"updates": 5}, 2, {"updates": 5}),
+        ({"algorithm": "dpo"}, 2, {"algorithm": "dpo"}),
+    ],
+)
+def test_rounds_share_the_updates_of_one_unless_some_were_set(policy: Any, rounds: int, found: Any) -> None:
+    chosen = {"gate": {}, "policy": policy}
+    assert rehearse.sharing_updates(chosen, rounds) == {"gate": {}, "policy": found}
+    assert chosen == {"gate": {}, "policy": policy}

@@ -64,9 +64,7 @@ class Command(BaseCommand):
             return
         if options["algorithm"]:
             chosen["policy"] = {**chosen.get("policy", {}), "algorithm": options["algorithm"]}
-        policy = chosen.get("policy", {})
-        if options["rounds"] > 1 and policy.get("algorithm", PPO) == PPO:
-            chosen["policy"] = {"updates": _updates_per_round(options["rounds"]), **policy}
+        chosen = sharing_updates(chosen, options["rounds"])
         if options["without_rules"]:
             chosen["rule_model"] = {**chosen.get("rule_model", {}), "use_rules": False}
         try:
@@ -234,9 +232,16 @@ def _check(options: dict[str, Any]) -> None:
         raise CommandError("--seeds belongs to --algorithm all. Rehearse one algorithm seed by seed: --seed.")
 
 
-def _updates_per_round(rounds: int) -> int:
-    """Of PPO; several rounds cost what one does."""
-    return math.ceil(PpoSettings().updates / rounds)
+def sharing_updates(chosen: Mapping[str, Any], rounds: int) -> dict[str, Any]:
+    """A round's settings where several rounds of PPO shall cost what one does, unless its updates were set.
+
+    >>> sharing_updates({"gate": {}}, 2)
+    {'gate': {}, 'policy': {'updates': 16}}
+    """
+    policy = chosen.get("policy", {})
+    if rounds == 1 or policy.get("algorithm", PPO) != PPO:
+        return dict(chosen)
+    return {**chosen, "policy": {"updates": math.ceil(PpoSettings().updates / rounds), **policy}}
 
 
 def _figures(start: ModelVersion, turn: Round, project: Project, seed: int) -> dict[str, Any]:
