@@ -6,6 +6,7 @@ One line is one dialogue with what people say of it by each rule. docs/formats.m
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from feedback.rule_texts import Values, checked, checked_key
 KINDS = tuple(kind for kind in Dialogue.Kind.values if kind != Dialogue.Kind.EVALUATION)
 VERDICTS = {verdict.name.lower(): int(verdict) for verdict in RuleJudgement.Verdict}
 NEEDED_FOR_A_RULE = ("name", "category")
+ACCOUNT = re.compile(r"u\d+")  # what an account's own answers are kept under
 LONGEST_NAME = 120  # characters of an annotator's name
 LONGEST_KEY = 200  # characters of the source's own name for a dialogue, and of a group
 MOST_TACTICS = 50
@@ -153,6 +155,11 @@ def _judgement(said: Any, path: str, rule: WantedRule, messages: Messages) -> Im
     if not annotator.strip():
         raise Malformed(
             f"field {path}annotator_id is missing. Name who judged, if only as one of several: first, second."
+        )
+    if ACCOUNT.fullmatch(annotator):
+        raise Malformed(
+            f"field {path}annotator_id is {shown(annotator)}, which is what accounts of this Nestbox are called. "
+            f"Write another name, such as {shown('their-' + annotator)}, so that nobody is taken for somebody else."
         )
     told = {
         "created_at": _text(said, "created_at", LONGEST_NAME, path),
