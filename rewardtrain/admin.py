@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.text import Truncator
 
-from feedback.admin import EvidenceAdmin, age, short_error
+from feedback.admin.base import EvidenceAdmin, age, short_error
 from feedback.errors import FeedbackError
 from feedback.models import ModelVersion, Project, User
 from feedback.pages.access import person

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from io import StringIO
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
