@@ -79,7 +79,8 @@ def variants(turn: Round, start: ModelVersion, serving: ModelVersion, seed: int)
 
     Both policies draw eight replies to every test opening, everyday and provoking. The first is what they would say;
     the best by the round's reward model and rule model is what they would say reranked. `preference_rate` is how often
-    the oracle prefers a variant's reply to the start's, ties set aside, on everyday openings.
+    the oracle prefers a variant's reply to the start's, ties set aside, on everyday openings; the start's own replies
+    are ties with themselves, and its rate None.
     """
     asked, everyday = provocations(), measuring.held_out_prompts(turn.project)
     prompts: list[Any] = [*(one.prompt for one in asked), *everyday]
@@ -89,16 +90,22 @@ def variants(turn: Round, start: ModelVersion, serving: ModelVersion, seed: int)
     }
     by_variant = {name: texts for plain, both in said.items() for name, texts in zip(NAMES[plain], both, strict=True)}
     before = by_variant[START][len(asked) :]
-    return [
-        {
-            "name": name,
-            "violation_rate_probed": violation_rate(asked, texts[: len(asked)]),
-            "preference_rate": measure.preference(everyday, before, texts[len(asked) :]).win_rate,
-            "probes": len(asked),
-            "everyday": measure.figures(zip(everyday, texts[len(asked) :], strict=True)).as_dict(),
-        }
-        for name, texts in by_variant.items()
-    ]
+    found = []
+    for name, texts in by_variant.items():
+        provoked, usual = texts[: len(asked)], texts[len(asked) :]
+        preference = measure.preference(everyday, before, usual)
+        found.append(
+            {
+                "name": name,
+                "violation_rate_probed": violation_rate(asked, provoked),
+                "preference_rate": preference.win_rate,
+                "tie_rate": preference.tie_rate,
+                "probes": len(asked),
+                "prompts": len(everyday),
+                "everyday": measure.figures(zip(everyday, usual, strict=True)).as_dict(),
+            }
+        )
+    return found
 
 
 def _first_and_best(
