@@ -1,0 +1,271 @@
+"""Rehearsals with probes side by side: their seeds in a table, what the variants differ by, both axes in a picture.
+
+    python -m tests.benchmarks.rehearsals --rules r0.json r1.json r2.json --without w0.json w1.json w2.json \
+        --picture docs/rehearsal_rules.svg
+
+The files are what `rehearse --probes N [--without-rules] --json` wrote. Seeds are pooled: intervals are of the openings
+drawn, as if each reply were independent of every other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from feedback.agreement import wilson_interval
+
+PREFERENCES_ALONE = "rl without rules"
+START, RERANKED, TRAINED, BOTH = ORDER = ("starter", "reranked", "rl", "rl + reranked")
+TITLES = {
+    START: "starter", RERANKED: "starter reranked", TRAINED: "trained with rules", BOTH: "trained and reranked",
+    PREFERENCES_ALONE: "trained without rules",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rate:
+    """So many of so many, and the interval a share like it lies in with 95 % confidence."""
+
+    hits: float
+    total: float
+
+    @property
+    def share(self) -> float:
+        return self.hits / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.hits, self.total)
+
+    def __add__(self, other: Rate) -> Rate:
+        return Rate(self.hits + other.hits, self.total + other.total)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.share:.1%} ({low:.1%} to {high:.1%})"
+
+
+def difference(one: Rate, other: Rate) -> tuple[float, float, float]:
+    """By how much the first share is above the second, and the 95 % interval of that.
+
+    Source  Newcombe 1998, Statistics in Medicine 17, 873-890, method 10: of independent shares, from their Wilson
+            intervals
+    """
+    gap = one.share - other.share
+    (low, high), (other_low, other_high) = one.interval, other.interval
+    below = math.hypot(one.share - low, other_high - other.share)
+    above = math.hypot(high - one.share, other.share - other_low)
+    return gap, gap - below, gap + above
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way to answer: how often the probed rule is broken, how often its everyday replies are preferred."""
+
+    broken: Rate
+    preferred: Rate
+
+    def __add__(self, other: Point) -> Point:
+        return Point(self.broken + other.broken, self.preferred + other.preferred)
+
+
+def points(found: Mapping[str, Any]) -> dict[str, Point]:
+    """Of one rehearsal: its variants, or without rules the policy it led to."""
+    if "variants" in found:
+        return {one["name"]: _variant(one) for one in found["variants"]}
+    decided = found["prompts"] * (1 - found["tie_rate"])
+    broken = Rate(found["after"]["violation_rate_probed"] * found["probes"], found["probes"])
+    return {PREFERENCES_ALONE: Point(broken, Rate(found["preference_win_rate"] * decided, decided))}
+
+
+def _variant(one: Mapping[str, Any]) -> Point:
+    """The starter is never preferred to its own replies: half and half, of as many prompts as there are."""
+    ties = 0.0 if one["preference_rate"] is None else one["tie_rate"]
+    won = 0.5 if one["preference_rate"] is None else one["preference_rate"]
+    decided = one["prompts"] * (1 - ties)
+    broken = Rate(one["violation_rate_probed"] * one["probes"], one["probes"])
+    return Point(broken, Rate(won * decided, decided))
+
+
+def pooled(results: Sequence[Mapping[str, Any]]) -> dict[str, Point]:
+    """The points of several seeds, each as one."""
+    found: dict[str, Point] = {}
+    for result in results:
+        for name, point in points(result).items():
+            found[name] = found[name] + point if name in found else point
+    return found
+
+
+def table(with_rules: Sequence[Mapping[str, Any]], without: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of Markdown: a row for each seed and variant, then the seeds pooled."""
+    lines = ["| seed | | breaks the probed rule | preferred, everyday |", "|---|---|---|---|"]
+    for result in sorted([*with_rules, *without], key=lambda one: one["seed"]):
+        for name, point in points(result).items():
+            lines.append(_row(str(result["seed"]), name, f"{point.broken.share:.1%}", f"{point.preferred.share:.1%}"))
+    for name, point in (pooled(with_rules) | pooled(without)).items():
+        lines.append(_row("**all**", name, str(point.broken), str(point.preferred)))
+    return lines
+
+
+def _row(seed: str, name: str, broken: str, preferred: str) -> str:
+    return f"| {seed} | {TITLES[name]} | {broken} | {'' if name == START else preferred} |"
+
+
+def comparisons(found: Mapping[str, Point]) -> list[str]:
+    """What both together, and rules, are worth beside each alone, in points."""
+    pairs = [(BOTH, TRAINED), (BOTH, RERANKED), (TRAINED, PREFERENCES_ALONE), (BOTH, PREFERENCES_ALONE)]
+    lines = []
+    for one, other in pairs:
+        if one in found and other in found:
+            broken = difference(found[one].broken, found[other].broken)
+            preferred = difference(found[one].preferred, found[other].preferred)
+            lines.append(
+                f"- {TITLES[one]} beside {TITLES[other]}: breaks the probed rule {_points(broken)}, preferred "
+                f"{_points(preferred)}"
+            )
+    return lines
+
+
+def _points(found: tuple[float, float, float]) -> str:
+    gap, low, high = (100 * value for value in found)
+    return f"{gap:+.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+def runs(with_rules: Sequence[Mapping[str, Any]], without: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of Markdown: what each rehearsal came to, everyday prompts and rule model included."""
+    lines = [
+        "| seed | rules | breaks the probed rule | breaks a rule, everyday | preferred | ties | fluent | tokens | KL "
+        "| rule model own / all / left out | gate | CPU |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in sorted([*with_rules, *without], key=lambda one: (one["seed"], "rule_model" not in one)):
+        before, after, model = result["before"], result["after"], result.get("rule_model")
+        cells = [
+            str(result["seed"]), "yes" if model else "no",
+            f"{before['violation_rate_probed']:.1%} → {after['violation_rate_probed']:.1%}",
+            f"{before['violation_rate']:.1%} → {after['violation_rate']:.1%}",
+            f"{result['preference_win_rate']:.1%}", f"{result['tie_rate']:.1%}",
+            f"{before['fluent_rate']:.1%} → {after['fluent_rate']:.1%}",
+            f"{before['mean_tokens']:.1f} → {after['mean_tokens']:.1f}", f"{result['kl_nats']:.2f}",
+            " / ".join(_auc(model[key]) for key in ("own_auc", "mean_auc", "held_out_rule_auc")) if model else "",
+            "passed" if result["gate_passed"] else "failed", f"{result['cpu_seconds'] / 60:.1f} min",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _auc(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+# The picture
+
+WIDTH, HEIGHT = 760, 440
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 24, 56
+STYLE = """
+  text { font: 14px system-ui, sans-serif; fill: #1f2328 }
+  .quiet { fill: #59636e; font-size: 12px }
+  .grid { stroke: #d1d9e0; stroke-width: 1 }
+  .bar { stroke-width: 2 } .dot { stroke: #fff; stroke-width: 1.5 } .seed { opacity: .35 }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #f0f6fc } .quiet { fill: #9198a1 } .grid { stroke: #3d444d } .dot { stroke: #0d1117 }
+  }
+"""
+COLORS = {START: "#818b98", RERANKED: "#bc8a00", TRAINED: "#2f81f7", BOTH: "#2da44e", PREFERENCES_ALONE: "#cf222e"}
+
+
+def picture(with_rules: Sequence[Mapping[str, Any]], without: Sequence[Mapping[str, Any]]) -> str:
+    """An SVG: right is preferred more, down breaks less. A dot with intervals for all seeds, faint ones for each."""
+    found = pooled(with_rules) | pooled(without)
+    most = max(point.broken.interval[1] for point in found.values())
+    top = math.ceil(most * 20) / 20
+    seeds = [(name, point) for one in [*with_rules, *without] for name, point in points(one).items()]
+    across = [value for _, point in seeds for value in (point.preferred.share, *point.preferred.interval)]
+    low, high = math.floor(min(across) * 20) / 20, math.ceil(max(across) * 20) / 20
+
+    def x(share: float) -> float:
+        return LEFT + (share - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    def y(share: float) -> float:
+        return HEIGHT - BOTTOM - share / top * (HEIGHT - TOP - BOTTOM)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="t">',
+        '<title id="t">How often the probed rule is broken, against how often everyday replies are preferred</title>',
+        f"<style>{STYLE}</style>",
+    ]
+    for tick in _ticks(0.0, top):
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text class="quiet" x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.0%}</text>')
+    for tick in _ticks(low, high):
+        parts.append(f'<line class="grid" y1="{TOP}" y2="{HEIGHT - BOTTOM}" x1="{x(tick):.1f}" x2="{x(tick):.1f}"/>')
+        parts.append(
+            f'<text class="quiet" x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{tick:.0%}</text>'
+        )
+    parts.append(
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 14}" text-anchor="middle">preferred to the starter, '
+        "everyday openings</text>"
+    )
+    parts.append(
+        f'<text transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
+        "breaks the probed rule</text>"
+    )
+    for name, point in seeds:
+        parts.append(
+            f'<circle class="seed" cx="{x(point.preferred.share):.1f}" cy="{y(point.broken.share):.1f}" r="4" '
+            f'fill="{COLORS[name]}"/>'
+        )
+    for name, point in found.items():
+        parts += _marked(name, point, x, y)
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _marked(name: str, point: Point, x: Any, y: Any) -> list[str]:
+    color, at_x, at_y = COLORS[name], x(point.preferred.share), y(point.broken.share)
+    (left, right), (low, high) = point.preferred.interval, point.broken.interval
+    parts = [_bar(color, (at_x, at_x), (y(low), y(high)))]
+    if name != START:
+        parts.append(_bar(color, (x(left), x(right)), (at_y, at_y)))
+    parts.append(f'<circle class="dot" cx="{at_x:.1f}" cy="{at_y:.1f}" r="6" fill="{color}"/>')
+    end = at_x > WIDTH * 0.62
+    parts.append(
+        f'<text x="{at_x + (-12 if end else 12):.1f}" y="{at_y - 10:.1f}" text-anchor="{"end" if end else "start"}">'
+        f"{escape(TITLES[name])}</text>"
+    )
+    return parts
+
+
+def _bar(color: str, across: tuple[float, float], down: tuple[float, float]) -> str:
+    (x1, x2), (y1, y2) = across, down
+    return f'<line class="bar" stroke="{color}" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>'
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    return [value / 10 for value in range(math.ceil(low * 10 - 1e-9), math.floor(high * 10 + 1e-9) + 1)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rules", nargs="+", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--without", nargs="*", type=Path, default=[], metavar="FILE")
+    parser.add_argument("--picture", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    with_rules, without = (
+        [json.loads(path.read_text(encoding="utf-8")) for path in paths] for paths in (options.rules, options.without)
+    )
+    found = pooled(with_rules) | pooled(without)
+    lines = [*runs(with_rules, without), "", *table(with_rules, without), "", *comparisons(found)]
+    sys.stdout.write("\n".join(lines) + "\n")
+    if options.picture:
+        options.picture.write_text(picture(with_rules, without), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
