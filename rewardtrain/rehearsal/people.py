@@ -15,7 +15,7 @@ from rewardtrain.starter.annotators import Annotator
 
 logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 180.0  # how long one waits for replies, or for work, before saying that something is wrong
-POLL_SECONDS = 0.3
+POLL_SECONDS = 1.0  # as often as the pages themselves ask whether replies have come
 
 
 class RehearsalFailed(RuntimeError):
@@ -57,6 +57,7 @@ class Person:
         self.project = project
         self.username, self.password = username, password
         self.is_signed_in = False
+        self.token = ""  # that the newest page with a form had
         self.browser = httpx2.Client(base_url=address, follow_redirects=True, timeout=60.0, trust_env=False)
 
     def close(self) -> None:
@@ -74,6 +75,7 @@ class Person:
         if response.status_code >= 400:
             said = " ".join(page.notice.split()) or "See the web server's log."
             raise RehearsalFailed(f"{self.username} met {response.status_code} at {response.request.url.path}: {said}")
+        self.token = page.csrf or self.token
         return page
 
     def sign_in(self) -> None:
@@ -88,8 +90,8 @@ class Person:
 
     def next(self, kind: str) -> Page:
         """What comes next of a kind; home where nothing is left."""
-        home = self.get(f"/?project={self.project}")
-        return self.post(f"/next/{self.project}/", {"kind": kind}, home.csrf)
+        token = self.token or self.get(f"/?project={self.project}").csrf
+        return self.post(f"/next/{self.project}/", {"kind": kind}, token)
 
     def rank(self, share: Share, stop: threading.Event) -> None:
         """Rank until the share is used up. Work that is not there yet is waited for."""
