@@ -102,7 +102,8 @@ def rule_lines(
         whole = rise_of(rates_of_dialogues(probes), least=settings.least_rise)
         rows = rule_rows(probes, names, settings)
         counts = whole.dialogues >= settings.fewest_per_rule
-        wanted = "not surely up" if counts else f"shown only: {whole.dialogues} probes"
+        too_few = f"shown only: {whole.dialogues} of the {settings.fewest_per_rule} probes it takes"
+        wanted = "not surely up" if counts else too_few
         lines.append(line(PROBED, "Probed rule broken", whole.found, wanted, not (counts and whole.is_sure), whole.by))
         lines.append(_each_line(rows))
     everyday = rise_of(
