@@ -131,6 +131,16 @@ def gate_report(
     }
 
 
+def signed(change: float) -> str:
+    """A change of a share in per cent, with its sign; none where it rounds to nothing.
+
+    >>> signed(0.19), signed(-0.14), signed(-0.002)
+    ('+19%', '−14%', '0%')
+    """
+    words = f"{change:+.0%}"
+    return "0%" if words in {"+0%", "-0%"} else words.replace("-", "−")
+
+
 def line(key: str, name: str, found: str, wanted: str, passed: bool, value: float) -> dict[str, Any]:
     """One question of a gate and its answer, as the report keeps it."""
     return {"key": key, "name": name, "found": found, "wanted": wanted, "passed": bool(passed), "value": value}
@@ -158,7 +168,7 @@ def _length_line(samples: Sequence[Sample], settings: GateSettings) -> dict[str,
     after = mean([sample.after.tokens for sample in samples])
     change = after / before - 1 if before else 0.0
     wanted = f"within {settings.most_length_change:.0%}"
-    return line("length", "Reply length", f"{change:+.0%}", wanted, abs(change) <= settings.most_length_change, change)
+    return line("length", "Reply length", signed(change), wanted, abs(change) <= settings.most_length_change, change)
 
 
 def _kl_line(samples: Sequence[Sample], settings: GateSettings) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rewardtrain.gate import GateSettings, Sample, line, mean, mean_and_error
+from rewardtrain.gate import GateSettings, Sample, line, mean, mean_and_error, signed
 from rewardtrain.student_t import t_quantile
 
 LEVEL = 0.95
@@ -70,7 +70,7 @@ class Rise:
     @property
     def found(self) -> str:
         spread = f"{self.spread:.0%}" if math.isfinite(self.spread) else "?"
-        return f"{self.before:.0%} → {self.after:.0%}, {self.by:+.0%} ± {spread}"
+        return f"{self.before:.0%} → {self.after:.0%}, {signed(self.by)} ± {spread}"
 
 
 def rise_of(pairs: Sequence[tuple[float, float]], level: float = LEVEL, least: float = 0.0) -> Rise:
@@ -155,7 +155,7 @@ def _each_line(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not counted:
         return line(EACH, name, "too few probes", "shown only", True, 0.0)
     worst = max(counted, key=lambda row: row["rise"] - row["spread"])
-    found = f"{worst['name']}: {worst['rise']:+.0%} ± {worst['spread']:.0%}"
+    found = f"{worst['name']}: {signed(worst['rise'])} ± {worst['spread']:.0%}"
     return line(EACH, name, found, wanted, all(row["passed"] for row in counted), worst["rise"])
 
 

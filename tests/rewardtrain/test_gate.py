@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from rewardtrain.gate import GateSettings, Reply, Sample, gate_report, mean_and_error
+from rewardtrain.gate import GateSettings, Reply, Sample, gate_report, mean_and_error, signed
 from rewardtrain.student_t import t_quantile
 
 
@@ -67,3 +67,7 @@ def test_a_single_value_says_nothing_of_its_spread():
 @pytest.mark.parametrize("name", ["prompts", "fewest_prompts"])
 def test_a_gate_measures_two_prompts_at_least(name):
     assert GateSettings(**{name: 1}).problems() == [f"Set {name} of the gate to at least 2 (it is 1)."]
+
+
+def test_a_change_has_its_sign_and_none_where_it_is_nothing():
+    assert [signed(change) for change in (0.194, -0.14, 0.004, -0.004, 1.5)] == ["+19%", "−14%", "0%", "0%", "+150%"]

@@ -112,7 +112,9 @@ def test_each_of_two_rules_has_to_be_surer_than_one_alone():
 def test_a_rule_with_few_openings_is_shown_and_refuses_nothing():
     few = [probe("kind", [0.0], [1.0]) for _ in range(2)]
     found = lines_of(few)
-    assert found["rules_probed"]["passed"] and found["rules_probed"]["wanted"] == "shown only: 2 of the 3 probes it takes"
+    assert (
+        found["rules_probed"]["passed"] and found["rules_probed"]["wanted"] == "shown only: 2 of the 3 probes it takes"
+    )
     assert (found["rules_each"]["passed"], found["rules_each"]["found"]) == (True, "too few probes")
     (row,) = rule_rows(few, NAMES, GATE)
     assert (row["counts"], row["passed"], row["after"]) == (False, True, 1.0)
