@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -169,6 +169,7 @@ def _auc(value: float | None) -> str:
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 24, 56
+TICKS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1)
 STYLE = """
   text { font: 14px system-ui, sans-serif; fill: #1f2328 }
   .quiet { fill: #59636e; font-size: 12px }
@@ -182,73 +183,78 @@ COLORS = {START: "#818b98", RERANKED: "#bc8a00", TRAINED: "#2f81f7", BOTH: "#2da
 
 
 def picture(with_rules: Sequence[Mapping[str, Any]], without: Sequence[Mapping[str, Any]]) -> str:
-    """An SVG: right is preferred more, down breaks less. A dot with intervals for all seeds, faint ones for each."""
+    """An SVG: right is preferred more, down breaks less. A dot with intervals for all seeds, faint ones for each.
+
+    Broken shares stand by their square roots, where a share near nothing has as much room as its interval needs.
+    """
     found = pooled(with_rules) | pooled(without)
-    most = max(point.broken.interval[1] for point in found.values())
-    top = math.ceil(most * 20) / 20
     seeds = [(name, point) for one in [*with_rules, *without] for name, point in points(one).items()]
-    across = [value for _, point in seeds for value in (point.preferred.share, *point.preferred.interval)]
-    low, high = math.floor(min(across) * 20) / 20, math.ceil(max(across) * 20) / 20
+    everything = [point for _, point in [*seeds, *found.items()]]
+    top = max(value for one in everything for value in (one.broken.share, one.broken.interval[1]))
+    low = min(value for one in everything for value in (one.preferred.share, one.preferred.interval[0]))
+    low = math.floor(low * 20) / 20
 
     def x(share: float) -> float:
-        return LEFT + (share - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (share - low) / (1 - low) * (WIDTH - LEFT - RIGHT)
 
     def y(share: float) -> float:
-        return HEIGHT - BOTTOM - share / top * (HEIGHT - TOP - BOTTOM)
+        return HEIGHT - BOTTOM - math.sqrt(share / top) * (HEIGHT - TOP - BOTTOM)
 
+    across = [value / 10 for value in range(math.ceil(low * 10 - 1e-9), 11)]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="t">',
         '<title id="t">How often the probed rule is broken, against how often everyday replies are preferred</title>',
         f"<style>{STYLE}</style>",
+        *_grid([(tick, y(tick)) for tick in TICKS if tick <= top], [(tick, x(tick)) for tick in across]),
     ]
-    for tick in _ticks(0.0, top):
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text class="quiet" x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.0%}</text>')
-    for tick in _ticks(low, high):
-        parts.append(f'<line class="grid" y1="{TOP}" y2="{HEIGHT - BOTTOM}" x1="{x(tick):.1f}" x2="{x(tick):.1f}"/>')
-        parts.append(
-            f'<text class="quiet" x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{tick:.0%}</text>'
-        )
-    parts.append(
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 14}" text-anchor="middle">preferred to the starter, '
-        "everyday openings</text>"
-    )
-    parts.append(
-        f'<text transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
-        "breaks the probed rule</text>"
-    )
     for name, point in seeds:
-        parts.append(
-            f'<circle class="seed" cx="{x(point.preferred.share):.1f}" cy="{y(point.broken.share):.1f}" r="4" '
-            f'fill="{COLORS[name]}"/>'
-        )
-    for name, point in found.items():
-        parts += _marked(name, point, x, y)
+        at = f'cx="{x(point.preferred.share):.1f}" cy="{y(point.broken.share):.1f}"'
+        parts.append(f'<circle class="seed" {at} r="4" fill="{COLORS[name]}"/>')
+    for place, (name, point) in enumerate(found.items()):
+        parts += [*_marked(name, point, x, y), *_named(name, place)]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _marked(name: str, point: Point, x: Any, y: Any) -> list[str]:
+def _grid(down: Sequence[tuple[float, float]], across: Sequence[tuple[float, float]]) -> list[str]:
+    """Lines and words of both axes: (share, where it lies) each."""
+    foot, end = HEIGHT - BOTTOM, WIDTH - RIGHT
+    parts = []
+    for share, at in down:
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{end}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<text class="quiet" x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{share:.0%}</text>')
+    for share, at in across:
+        parts.append(f'<line class="grid" y1="{TOP}" y2="{foot}" x1="{at:.1f}" x2="{at:.1f}"/>')
+        parts.append(f'<text class="quiet" x="{at:.1f}" y="{foot + 18}" text-anchor="middle">{share:.0%}</text>')
+    middle = f'x="{(LEFT + end) / 2}" y="{HEIGHT - 14}" text-anchor="middle"'
+    turned = f'transform="translate(16 {(TOP + foot) / 2}) rotate(-90)" text-anchor="middle"'
+    return [
+        *parts,
+        f"<text {middle}>preferred to the starter, everyday openings</text>",
+        f"<text {turned}>breaks the probed rule</text>",
+    ]
+
+
+def _marked(name: str, point: Point, x: Callable[[float], float], y: Callable[[float], float]) -> list[str]:
     color, at_x, at_y = COLORS[name], x(point.preferred.share), y(point.broken.share)
     (left, right), (low, high) = point.preferred.interval, point.broken.interval
     parts = [_bar(color, (at_x, at_x), (y(low), y(high)))]
     if name != START:
         parts.append(_bar(color, (x(left), x(right)), (at_y, at_y)))
-    parts.append(f'<circle class="dot" cx="{at_x:.1f}" cy="{at_y:.1f}" r="6" fill="{color}"/>')
-    end = at_x > WIDTH * 0.62
-    parts.append(
-        f'<text x="{at_x + (-12 if end else 12):.1f}" y="{at_y - 10:.1f}" text-anchor="{"end" if end else "start"}">'
-        f"{escape(TITLES[name])}</text>"
-    )
-    return parts
+    return [*parts, f'<circle class="dot" cx="{at_x:.1f}" cy="{at_y:.1f}" r="6" fill="{color}"/>']
+
+
+def _named(name: str, place: int) -> list[str]:
+    """A line of the key, in the corner where nobody is: preferred always, and breaking every rule."""
+    at_y = TOP + 20 + 24 * place
+    return [
+        f'<circle cx="{WIDTH - RIGHT - 190}" cy="{at_y - 5}" r="6" fill="{COLORS[name]}"/>',
+        f'<text x="{WIDTH - RIGHT - 176}" y="{at_y}">{escape(TITLES[name])}</text>',
+    ]
 
 
 def _bar(color: str, across: tuple[float, float], down: tuple[float, float]) -> str:
     (x1, x2), (y1, y2) = across, down
     return f'<line class="bar" stroke="{color}" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>'
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    return [value / 10 for value in range(math.ceil(low * 10 - 1e-9), math.floor(high * 10 + 1e-9) + 1)]
 
 
 def main() -> None:
