@@ -19,7 +19,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from feedback.agreement import wilson_interval
+from feedback.agreement import Share
 
 PREFERENCES_ALONE = "rl without rules"
 START, RERANKED, TRAINED, BOTH = ORDER = ("starter", "reranked", "rl", "rl + reranked")
@@ -29,39 +29,30 @@ TITLES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Rate:
-    """So many of so many, and the interval a share like it lies in with 95 % confidence."""
-
-    hits: float
-    total: float
-
-    @property
-    def share(self) -> float:
-        return self.hits / self.total
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return wilson_interval(self.hits, self.total)
-
-    def __add__(self, other: Rate) -> Rate:
-        return Rate(self.hits + other.hits, self.total + other.total)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.share:.1%} ({low:.1%} to {high:.1%})"
+def rate(share: float, total: float) -> Share:
+    """A share as rehearsals write it, of so many."""
+    return Share(round(share * total), round(total))
 
 
-def difference(one: Rate, other: Rate) -> tuple[float, float, float]:
+def added(one: Share, other: Share) -> Share:
+    return Share(one.hits + other.hits, one.total + other.total)
+
+
+def said(one: Share) -> str:
+    low, high = one.interval or (0.0, 1.0)
+    return f"{one.value:.1%} ({low:.1%} to {high:.1%})"
+
+
+def difference(one: Share, other: Share) -> tuple[float, float, float]:
     """By how much the first share is above the second, and the 95 % interval of that.
 
     Source  Newcombe 1998, Statistics in Medicine 17, 873-890, method 10: of independent shares, from their Wilson
             intervals
     """
-    gap = one.share - other.share
+    gap = one.value - other.value
     (low, high), (other_low, other_high) = one.interval, other.interval
-    below = math.hypot(one.share - low, other_high - other.share)
-    above = math.hypot(high - one.share, other.share - other_low)
+    below = math.hypot(one.value - low, other_high - other.value)
+    above = math.hypot(high - one.value, other.value - other_low)
     return gap, gap - below, gap + above
 
 
@@ -69,11 +60,11 @@ def difference(one: Rate, other: Rate) -> tuple[float, float, float]:
 class Point:
     """One way to answer: how often the probed rule is broken, how often its everyday replies are preferred."""
 
-    broken: Rate
-    preferred: Rate
+    broken: Share
+    preferred: Share
 
     def __add__(self, other: Point) -> Point:
-        return Point(self.broken + other.broken, self.preferred + other.preferred)
+        return Point(added(self.broken, other.broken), added(self.preferred, other.preferred))
 
 
 def points(found: Mapping[str, Any]) -> dict[str, Point]:
@@ -81,8 +72,8 @@ def points(found: Mapping[str, Any]) -> dict[str, Point]:
     if "variants" in found:
         return {one["name"]: _variant(one) for one in found["variants"]}
     decided = found["prompts"] * (1 - found["tie_rate"])
-    broken = Rate(found["after"]["violation_rate_probed"] * found["probes"], found["probes"])
-    return {PREFERENCES_ALONE: Point(broken, Rate(found["preference_win_rate"] * decided, decided))}
+    broken = rate(found["after"]["violation_rate_probed"], found["probes"])
+    return {PREFERENCES_ALONE: Point(broken, rate(found["preference_win_rate"], decided))}
 
 
 def _variant(one: Mapping[str, Any]) -> Point:
@@ -90,8 +81,8 @@ def _variant(one: Mapping[str, Any]) -> Point:
     ties = 0.0 if one["preference_rate"] is None else one["tie_rate"]
     won = 0.5 if one["preference_rate"] is None else one["preference_rate"]
     decided = one["prompts"] * (1 - ties)
-    broken = Rate(one["violation_rate_probed"] * one["probes"], one["probes"])
-    return Point(broken, Rate(won * decided, decided))
+    broken = rate(one["violation_rate_probed"], one["probes"])
+    return Point(broken, rate(won, decided))
 
 
 def pooled(results: Sequence[Mapping[str, Any]]) -> dict[str, Point]:
@@ -108,9 +99,9 @@ def table(with_rules: Sequence[Mapping[str, Any]], without: Sequence[Mapping[str
     lines = ["| seed | | breaks the probed rule | preferred, everyday |", "|---|---|---|---|"]
     for result in sorted([*with_rules, *without], key=lambda one: one["seed"]):
         for name, point in points(result).items():
-            lines.append(_row(str(result["seed"]), name, f"{point.broken.share:.1%}", f"{point.preferred.share:.1%}"))
+            lines.append(_row(str(result["seed"]), name, f"{point.broken.value:.1%}", f"{point.preferred.value:.1%}"))
     for name, point in (pooled(with_rules) | pooled(without)).items():
-        lines.append(_row("**all**", name, str(point.broken), str(point.preferred)))
+        lines.append(_row("**all**", name, said(point.broken), said(point.preferred)))
     return lines
 
 
@@ -190,8 +181,8 @@ def picture(with_rules: Sequence[Mapping[str, Any]], without: Sequence[Mapping[s
     found = pooled(with_rules) | pooled(without)
     seeds = [(name, point) for one in [*with_rules, *without] for name, point in points(one).items()]
     everything = [point for _, point in [*seeds, *found.items()]]
-    top = max(value for one in everything for value in (one.broken.share, one.broken.interval[1]))
-    low = min(value for one in everything for value in (one.preferred.share, one.preferred.interval[0]))
+    top = max(value for one in everything for value in (one.broken.value, one.broken.interval[1]))
+    low = min(value for one in everything for value in (one.preferred.value, one.preferred.interval[0]))
     low = math.floor(low * 20) / 20
 
     def x(share: float) -> float:
@@ -208,7 +199,7 @@ def picture(with_rules: Sequence[Mapping[str, Any]], without: Sequence[Mapping[s
         *_grid([(tick, y(tick)) for tick in TICKS if tick <= top], [(tick, x(tick)) for tick in across]),
     ]
     for name, point in seeds:
-        at = f'cx="{x(point.preferred.share):.1f}" cy="{y(point.broken.share):.1f}"'
+        at = f'cx="{x(point.preferred.value):.1f}" cy="{y(point.broken.value):.1f}"'
         parts.append(f'<circle class="seed" {at} r="4" fill="{COLORS[name]}"/>')
     for place, (name, point) in enumerate(found.items()):
         parts += [*_marked(name, point, x, y), *_named(name, place)]
@@ -235,7 +226,7 @@ def _grid(down: Sequence[tuple[float, float]], across: Sequence[tuple[float, flo
 
 
 def _marked(name: str, point: Point, x: Callable[[float], float], y: Callable[[float], float]) -> list[str]:
-    color, at_x, at_y = COLORS[name], x(point.preferred.share), y(point.broken.share)
+    color, at_x, at_y = COLORS[name], x(point.preferred.value), y(point.broken.value)
     (left, right), (low, high) = point.preferred.interval, point.broken.interval
     parts = [_bar(color, (at_x, at_x), (y(low), y(high)))]
     if name != START:

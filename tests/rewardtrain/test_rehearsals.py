@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from feedback.agreement import Share
 from tests.benchmarks.rehearsals import (
     BOTH,
     ORDER,
@@ -14,7 +15,6 @@ from tests.benchmarks.rehearsals import (
     RERANKED,
     START,
     TRAINED,
-    Rate,
     comparisons,
     difference,
     picture,
@@ -48,16 +48,15 @@ def rehearsal(seed: int, *, with_rules: bool = True) -> dict[str, Any]:
 
 def test_seeds_are_pooled_and_ties_set_aside() -> None:
     found = pooled([rehearsal(0), rehearsal(1)]) | pooled([rehearsal(0, with_rules=False)])
-    assert (found[TRAINED].broken, found[TRAINED].preferred) == (Rate(30, 600), Rate(300, 400))
-    assert (found[START].broken, found[START].preferred) == (Rate(240, 600), Rate(400, 800))
+    assert (found[TRAINED].broken, found[TRAINED].preferred) == (Share(30, 600), Share(300, 400))
+    assert (found[START].broken, found[START].preferred) == (Share(240, 600), Share(400, 800))
     alone = found[PREFERENCES_ALONE]
-    assert (alone.broken.hits, alone.broken.total) == (pytest.approx(30), 300)
-    assert (alone.preferred.hits, alone.preferred.total) == (pytest.approx(210), pytest.approx(300))
+    assert (alone.broken, alone.preferred) == (Share(30, 300), Share(210, 300))
 
 
 def test_the_interval_of_a_difference_is_newcombes() -> None:
     """His example (a) of method 10: 56 of 70 and 48 of 80 differ by 0.2, 0.0524 to 0.3339."""
-    gap, low, high = difference(Rate(56, 70), Rate(48, 80))
+    gap, low, high = difference(Share(56, 70), Share(48, 80))
     assert (gap, low, high) == (pytest.approx(0.2), pytest.approx(0.0524, abs=5e-5), pytest.approx(0.3339, abs=5e-5))
 
 
