@@ -41,7 +41,8 @@ class WorkItem(models.Model):
         RATE = "rate", "Rate replies"
 
     CHATS = ("chat_and_rank", "probe")  # the kinds in which a person writes to the model, in a dialogue they hold
-    ABOUT_RULES = ("probe", "judge")  # the kinds that ask about one rule, and may show what harms
+    ABOUT_RULES = ("probe", "judge")  # the kinds that ask about one rule
+    NOT_SENSITIVE = ("chat_and_rank", "rank")  # the kinds about no rule and no probed dialogue; any other may show harm
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="work_items")
     kind = models.CharField(max_length=13, choices=Kind.choices)
@@ -149,10 +150,10 @@ class SlotQuerySet(models.QuerySet["Slot"]):
         begun, and nobody else's probe. No question by a retired rule, besides those of a blind set. Nothing that shows
         what they did not agree to read, or have had enough of today.
 
-        kind  of work, where only one is wanted: what cannot hold for it is not asked, which halves the time
+        kind  of work, where only one is wanted: what cannot matter to it is left out of the question
         """
         free = self.claimable_if_agreed_by(user, kind)
-        return free.agreed_by(user).within_daily_cap_of(user) if kind in {"", *WorkItem.ABOUT_RULES} else free
+        return free if kind in WorkItem.NOT_SENSITIVE else free.agreed_by(user).within_daily_cap_of(user)
 
     def claimable_if_agreed_by(self, user, kind: str = "") -> SlotQuerySet:
         """What a member may take, or might once they agree to read such things, and on a day with less of them."""
