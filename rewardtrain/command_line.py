@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def project_named(slug: str) -> Project:
     return project
 
 
-def add_settings_argument(parser: CommandParser) -> None:
+def add_settings_argument(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         action="append",

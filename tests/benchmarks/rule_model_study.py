@@ -9,6 +9,9 @@ every rule the same answer. What is done is kept, so a study that was stopped go
 
     python -m tests.benchmarks.rule_model_study FOLDER                        # two seeds; prints the tables
     python -m tests.benchmarks.rule_model_study FOLDER --seeds 0 --probes 48 --test 60    # a quick look
+    python -m tests.benchmarks.rule_model_study FOLDER --base ENCODER --set epochs=3 --set learning_rate=5e-5
+
+Another base, or other settings, want a folder of their own: what is in one is not done again.
 """
 
 from __future__ import annotations
@@ -149,23 +152,25 @@ def without_rules(dialogues: Iterable[JudgedDialogue]) -> list[JudgedDialogue]:
 # The ways
 
 
-def train(dialogues: Sequence[JudgedDialogue], settings: RuleModelSettings) -> tuple[Any, float]:
+def train(dialogues: Sequence[JudgedDialogue], settings: RuleModelSettings, base: Path) -> tuple[Any, float]:
     """A rule model from these dialogues, a sixth of which it is calibrated on; and the CPU seconds it took."""
     from rewardtrain.rule_training import train_rule_model
 
     mixed = random.Random(stable_seed("kept", settings.seed)).sample(list(dialogues), len(dialogues))
     kept = round(KEPT_SHARE * len(mixed))
     started = time.process_time()
-    result = train_rule_model(mixed[kept:], base=STARTER, settings=settings, validation=mixed[:kept])
+    result = train_rule_model(mixed[kept:], base=base, settings=settings, validation=mixed[:kept])
     return result.rule_model, time.process_time() - started
 
 
-def with_rules(found: Sequence[Probe], test: Sequence[Probe], settings: RuleModelSettings) -> dict[str, Any]:
+def with_rules(
+    found: Sequence[Probe], test: Sequence[Probe], settings: RuleModelSettings, base: Path
+) -> dict[str, Any]:
     """The rule model, told all rules."""
     from rewardtrain.rule_report import measure_rules
 
     rules = wordings()
-    rule_model, seconds = train(judged(found, settings.seed, rules), settings)
+    rule_model, seconds = train(judged(found, settings.seed, rules), settings, base)
     temperature = rule_model.config.temperature
     people = judged(test, settings.seed, rules)
     calibrated = measure_rules(rule_model, people).calibration
@@ -178,40 +183,40 @@ def with_rules(found: Sequence[Probe], test: Sequence[Probe], settings: RuleMode
     }  # fmt: skip
 
 
-def generic(found: Sequence[Probe], test: Sequence[Probe], settings: RuleModelSettings) -> dict[str, Any]:
+def generic(found: Sequence[Probe], test: Sequence[Probe], settings: RuleModelSettings, base: Path) -> dict[str, Any]:
     """The same network and dialogues, without rules."""
     from rewardtrain.rule_report import rule_report
 
     rules = wordings()
-    rule_model, seconds = train(without_rules(judged(found, settings.seed, rules)), settings)
+    rule_model, seconds = train(without_rules(judged(found, settings.seed, rules)), settings, base)
     said = rule_model.probabilities([probe.turns for probe in test], [GENERIC[1]])
     report = rule_report(known(test, rules), [[float(one)] * len(rules) for one in said])
     return _figures(report, seconds)
 
 
-def left_out(found: Sequence[Probe], test: Sequence[Probe], settings: RuleModelSettings) -> dict[str, Any]:
+def left_out(found: Sequence[Probe], test: Sequence[Probe], settings: RuleModelSettings, base: Path) -> dict[str, Any]:
     """The rule model, never told of two rules, asked about them by their wordings."""
-    return _without_two(found, test, settings, wordings())
+    return _without_two(found, test, settings, base, wordings())
 
 
 def left_out_with_examples(
-    found: Sequence[Probe], test: Sequence[Probe], settings: RuleModelSettings
+    found: Sequence[Probe], test: Sequence[Probe], settings: RuleModelSettings, base: Path
 ) -> dict[str, Any]:
     """The same, where every rule's wording goes on with its examples."""
     from rewardtrain.starter.violations import rules
 
     told = {rule.key: f"{rule.wording} Broken by: {' '.join(rule.breaks)}" for rule in rules()}
-    return _without_two(found, test, settings, told)
+    return _without_two(found, test, settings, base, told)
 
 
 def _without_two(
-    found: Sequence[Probe], test: Sequence[Probe], settings: RuleModelSettings, rules: dict[str, str]
+    found: Sequence[Probe], test: Sequence[Probe], settings: RuleModelSettings, base: Path, rules: dict[str, str]
 ) -> dict[str, Any]:
     from rewardtrain.rule_report import measure_rules
 
     told = {key: wording for key, wording in rules.items() if key not in LEFT_OUT}
     dialogues = judged([probe for probe in found if probe.rule in told], settings.seed, told)
-    rule_model, seconds = train(dialogues, settings)
+    rule_model, seconds = train(dialogues, settings, base)
     report = measure_rules(rule_model, known(test, rules), unseen=LEFT_OUT)
     of_two = {one.key: {"own": one.own, "all": one.all} for one in report.rules if one.is_unseen}
     return {
@@ -225,7 +230,7 @@ def _figures(report: RuleReport, seconds: float) -> dict[str, Any]:
     return {"own": report.mean_own, "all": report.mean_all, "rules": by_rule, "cpu_seconds": seconds}
 
 
-WAYS: dict[str, Callable[[Sequence[Probe], Sequence[Probe], RuleModelSettings], dict[str, Any]]] = {
+WAYS: dict[str, Callable[[Sequence[Probe], Sequence[Probe], RuleModelSettings, Path], dict[str, Any]]] = {
     "rules": with_rules,
     "generic": generic,
     "left_out": left_out,
@@ -252,8 +257,8 @@ def study(options: argparse.Namespace) -> list[dict[str, Any]]:
             for way in options.ways:
                 path = options.folder / f"{way}-{count}-{options.test}-{seed}.json"
                 if not path.is_file():
-                    settings = dataclasses.replace(RuleModelSettings(), seed=seed)
-                    path.write_text(json.dumps(WAYS[way](found, test, settings)) + "\n", encoding="utf-8")
+                    settings = RuleModelSettings.from_dict({**options.settings, "seed": seed})
+                    path.write_text(json.dumps(WAYS[way](found, test, settings, options.base)) + "\n", encoding="utf-8")
                 row = {"seed": seed, "probes": count, "way": way, **json.loads(path.read_text(encoding="utf-8"))}
                 Console(stderr=True).print(_line(row), markup=False, highlight=False)
                 rows.append(row)
@@ -295,17 +300,22 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    import django
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.test")
+    django.setup()
+    from rewardtrain import command_line
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where probes and figures are kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--probes", type=int, nargs="+", default=[200, 400])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=["rules", "generic", "left_out"])
     parser.add_argument("--test", type=int, default=300, help="dialogues to be asked about")
+    parser.add_argument("--base", type=Path, default=STARTER, help="a Hugging Face folder to learn on")
+    command_line.add_settings_argument(parser)
     options = parser.parse_args()
-    import django
-
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.test")
-    django.setup()
+    options.settings = command_line.read_settings(options.set)
     torch.set_num_threads(1)
     Console(width=180).print(report(study(options)), markup=False, highlight=False)
 
