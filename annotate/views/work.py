@@ -82,7 +82,7 @@ def work(request: HttpRequest, pk: int) -> HttpResponse:
             return redirect("annotate:work", again.pk)
     if _is_answered(slot):
         return redirect("annotate:look_again", slot.work_item.comparison_id)
-    return show(request, slot)
+    return _render(request, slot)
 
 
 def _is_answered(slot: Slot) -> bool:
@@ -93,11 +93,17 @@ def _is_answered(slot: Slot) -> bool:
 def show(
     request: HttpRequest, slot: Slot, *, error: FeedbackError | None = None, refusal: Refusal | None = None
 ) -> HttpResponse:
-    """The task page as it stands, or with what was refused and why; what was typed is shown again.
+    """The task page as it now stands, or with what was refused and why; what was typed is shown again."""
+    return _render(request, slot_or_404(request, slot.pk), error=error, refusal=refusal)
+
+
+def _render(
+    request: HttpRequest, slot: Slot, *, error: FeedbackError | None = None, refusal: Refusal | None = None
+) -> HttpResponse:
+    """The task page of a slot just read.
 
     What this person has not agreed to read is not shown: they are led to where it is asked.
     """
-    slot = slot_or_404(request, slot.pk)
     if not consents.may_be_shown(slot, person(request)):
         return go_to(request, consent_page(slot.work_item.project, slot.work_item.kind))
     page, part = PAGES[WorkItem.Kind(slot.work_item.kind)]
