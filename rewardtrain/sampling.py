@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rewardtrain.chat import EncodedPrompt, Turn, decode_reply, encode_prompt, stop_ids
 from rewardtrain.errors import UnsupportedArchitecture
@@ -62,7 +63,7 @@ def sample_replies(
     settings: SamplingSettings,
     seeds: Sequence[int],
     share_prefix: bool = True,
-    padding_side: str = "left",
+    padding_side: str = "right",
     rows_per_batch: int = 256,
 ) -> list[Reply]:
     """One reply per prompt and seed, in their order.
@@ -212,7 +213,7 @@ def _choose(logits: Tensor, uniforms: Tensor, settings: SamplingSettings) -> tup
     if settings.temperature == 0:
         tokens = logits.argmax(dim=-1)
     else:
-        chances = _cut_tail(logprobs.double().exp(), settings)
+        chances = _cut_tail(logprobs.exp().double(), settings)
         tokens = _descend(chances, uniforms)
     return tokens, logprobs.gather(-1, tokens.unsqueeze(1)).squeeze(1)
 
@@ -224,17 +225,18 @@ def _descend(chances: Tensor, uniforms: Tensor) -> Tensor:
     change with the batch: of a large vocabulary about one token in some thousands would be another. Here only the
     16 rungs of each level count, and a reply stays the same in whatever company it is drawn.
     """
-    size = chances.shape[-1]
-    ladder = torch.cat([chances.new_zeros(len(chances), 1), chances.cumsum(dim=-1)], dim=1)
-    branches = torch.arange(BRANCHES + 1, device=chances.device)
-    first = torch.zeros(len(chances), 1, dtype=torch.long, device=chances.device)  # token of the branch so far
-    for level in range(uniforms.shape[1]):
-        width = BRANCHES ** (uniforms.shape[1] - level - 1)
-        rungs = ladder.gather(1, (first + width * branches).clamp(max=size))
-        rungs = rungs - rungs[:, :1]
+    rows, levels = uniforms.shape
+    blocks = functional.pad(chances, (0, BRANCHES**levels - chances.shape[-1]))
+    first = torch.zeros(rows, dtype=torch.long, device=chances.device)  # token of the branch so far
+    for level in range(levels):
+        width = BRANCHES ** (levels - level - 1)
+        branches = blocks.view(rows, BRANCHES, width)
+        rungs = branches.sum(dim=-1).cumsum(dim=-1)
         wanted = uniforms[:, level : level + 1] * rungs[:, -1:]
-        first = first + width * torch.searchsorted(rungs[:, 1:-1].contiguous(), wanted, right=True)
-    return first.squeeze(1)
+        chosen = torch.searchsorted(rungs[:, :-1].contiguous(), wanted, right=True).squeeze(1)
+        blocks = branches[torch.arange(rows, device=chances.device), chosen]
+        first = first + width * chosen
+    return first
 
 
 def _cut_tail(chances: Tensor, settings: SamplingSettings) -> Tensor:
