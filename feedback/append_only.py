@@ -35,8 +35,8 @@ def guarded_tables() -> list[str]:
     from django.apps import apps
 
     labels = (
-        "feedback.Ranking", "feedback.RankEntry", "feedback.RuleJudgement", "feedback.Probe", "feedback.Consent",
-        "feedback.AuditEntry", "rewardtrain.Promotion",
+        "feedback.Ranking", "feedback.RankEntry", "feedback.RuleJudgement", "feedback.RuleScore", "feedback.Probe",
+        "feedback.Consent", "feedback.AuditEntry", "rewardtrain.Promotion",
     )  # fmt: skip
     return [apps.get_model(label)._meta.db_table for label in labels]
 

@@ -1,7 +1,7 @@
 """Where people differ: dialogues of which some say that a rule was broken and others that it was kept, worst first.
 
-A manager reads them, and may send one for another judgement, to somebody who has not judged it. What the rule model
-says of each dialogue is not stored; whoever has it hands it in, and it is set beside what people say.
+A manager reads them, and may send one for another judgement, to somebody who has not judged it. What the newest rule
+model says of each dialogue (rule_scores.py) is set beside what people say.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ BROKEN, KEPT, UNDECIDED = "broken", "kept", "undecided"
 DECIDED = {BROKEN: "broken", KEPT: "kept", UNDECIDED: "undecided"}
 STEPS = 4  # from definitely broken to definitely followed
 NOT_ASKED = "not asked after all"
+
+PEOPLE, MODEL = "people", "model"
+WHO = {PEOPLE: "people among each other", MODEL: "people and the rule model"}
 
 Predictions = Mapping[tuple[int, str], float]  # {(dialogue, key of a rule): chance that it was broken, by a rule model}
 
@@ -74,6 +77,11 @@ class Disagreement:
         return 0.0 if self.predicted is None else STEPS * abs(self.predicted - self.p_broken)
 
     @property
+    def is_about_the_model(self) -> bool:
+        """Whether the rule model is further from people than any two of them are from each other."""
+        return self.from_model > self.steps
+
+    @property
     def distance(self) -> float:
         """How far any two who judged are apart, the rule model among them, in steps."""
         return max(float(self.steps), self.from_model)
@@ -84,6 +92,7 @@ def find(
     *,
     rule_key: str = "",
     decided: str = "",
+    who: str = "",
     predictions: Predictions | None = None,
     least_from_model: float = STEPS / 2,
 ) -> list[Disagreement]:
@@ -91,6 +100,7 @@ def find(
 
     None of a blind set: a manager who read them, with the policy's name, would not be blind any more.
     decided           one of DECIDED; empty: all
+    who               one of WHO, between whom they lie furthest apart; empty: all
     predictions       what a rule model says; a dialogue on which people agree is found too where it is far from them
     least_from_model  how many steps that is
     """
@@ -108,7 +118,11 @@ def find(
     ]
     apart = [one for one in found if one.steps or (one.predicted is not None and one.from_model >= least_from_model)]
     return sorted(
-        (one for one in apart if decided in ("", one.decided)),
+        (
+            one
+            for one in apart
+            if decided in ("", one.decided) and who in ("", MODEL if one.is_about_the_model else PEOPLE)
+        ),
         key=lambda one: (-one.distance, -one.dialogue_id, one.rule.position),
     )
 

@@ -19,12 +19,14 @@ from feedback.models import (
     Consent,
     Dialogue,
     GenerationRequest,
+    ModelVersion,
     Probe,
     Prompt,
     RankEntry,
     Ranking,
     Rule,
     RuleJudgement,
+    RuleScore,
     RuleSet,
     Slot,
     Snapshot,
@@ -257,6 +259,17 @@ def probes_name_a_published_rule() -> Found:
         yield f"judgement {judgement.pk}", "is by a rule that was never published"
 
 
+def scores_are_of_judged_dialogues() -> Found:
+    """A rule model says something of dialogues of its own project, by rules that were published."""
+    own = Q(model_version__kind=ModelVersion.Kind.RULE) & Q(
+        model_version__project=F("dialogue__project"), rule__rule_set__project=F("dialogue__project")
+    )
+    for score in RuleScore.objects.exclude(own):
+        yield f"score {score.pk}", "is not by a rule model of the dialogue's project, or of another project's rule"
+    for score in RuleScore.objects.filter(rule__rule_set__state=RuleSet.State.DRAFT):
+        yield f"score {score.pk}", "is by a rule that was never published"
+
+
 def verdicts_mark_what_the_model_said() -> Found:
     """The turn a verdict marks is one of the model's in that dialogue; a prober who saw the rule broken marks one."""
     said = Turn.objects.filter(
@@ -324,6 +337,7 @@ CHECKS: list[Callable[[], Found]] = [
     nobody_judges_their_own_probe,
     counted_judgements_within_wanted,
     one_judgement_in_force,
+    scores_are_of_judged_dialogues,
     probes_name_a_published_rule,
     verdicts_mark_what_the_model_said,
     sensitive_text_was_agreed_to,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from feedback import rule_scores
 from feedback.models import Dialogue, PromptGroup, RuleJudgement
 from rewardtrain.chat import as_turns
 from rewardtrain.errors import NothingToLearn
@@ -16,6 +17,7 @@ from rewardtrain.team import ALONE, Team
 
 if TYPE_CHECKING:
     from rewardtrain import rule_training
+    from rewardtrain.rule_model import RuleModel
     from rewardtrain.runs import Silent
 
 AT_ONCE = 500  # judgements looked up together: databases take only so many values in one question
@@ -59,7 +61,11 @@ def learn_rules(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outco
         "cut_dialogues": trained.cuts.dialogues,
         **figures,
     }
-    return save_outcome(run, "rule", trained.rule_model.save, result=result, figures=figures)
+    said = scores_of(trained.rule_model, judgements)
+    return save_outcome(
+        run, "rule", trained.rule_model.save, result=result, figures=figures,
+        on_made=lambda version: rule_scores.record_scores(version, said),
+    )  # fmt: skip
 
 
 def counted_judgements(run: TrainingRun) -> list[int]:
@@ -85,6 +91,23 @@ def judged_dialogues(judgements: Sequence[int]) -> dict[str, list[rule_training.
         probed = dialogue.probe.rule.key if hasattr(dialogue, "probe") else None
         judged = JudgedDialogue(as_turns(dialogue.messages()), verdicts[dialogue.pk], probed)
         found.setdefault(dialogue.prompt.group.split, []).append(judged)
+    return found
+
+
+def scores_of(rule_model: RuleModel, judgements: Sequence[int]) -> dict[tuple[int, int], float]:
+    """{(dialogue, rule): calibrated chance that it was broken}, asked by the wordings that were judged."""
+    asked: dict[int, dict[int, str]] = {}
+    for start in range(0, len(judgements), AT_ONCE):
+        rows = RuleJudgement.objects.filter(pk__in=judgements[start : start + AT_ONCE])
+        for dialogue, rule, wording in rows.order_by("pk").values_list("dialogue", "rule", "rule__wording"):
+            asked.setdefault(dialogue, {})[rule] = wording
+    found: dict[tuple[int, int], float] = {}
+    ids = sorted(asked)
+    for start in range(0, len(ids), AT_ONCE):
+        some = _dialogues(ids[start : start + AT_ONCE])
+        encoded = [rule_model.encode(as_turns(one.messages()), list(asked[one.pk].values())) for one in some]
+        for one, chances in zip(some, rule_model.probabilities_encoded(encoded), strict=True):
+            found |= {(one.pk, rule): float(p) for rule, p in zip(asked[one.pk], chances, strict=True)}
     return found
 
 

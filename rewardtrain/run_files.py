@@ -26,7 +26,10 @@ STATES_KEPT_FOR = timedelta(days=14)  # of runs that failed or were stopped; som
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gives back: its result, and the model it made, if it makes one."""
+    """What a run gives back: its result, and the model it made, if it makes one.
+
+    on_made  what else is kept with the model, in the transaction that registers it
+    """
 
     result: dict[str, Any]
     kind: str = ""
@@ -34,6 +37,7 @@ class Outcome:
     content_hash: str = ""
     name: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
+    on_made: Callable[[ModelVersion], None] | None = None
 
 
 def folder_of(version: ModelVersion) -> Path:
@@ -84,6 +88,7 @@ def save_outcome(
     figures: dict[str, Any],
     name: str = "",
     beside: Callable[[Path], Any] | None = None,
+    on_made: Callable[[ModelVersion], None] | None = None,
 ) -> Outcome:
     """Write what was trained, complete or not at all; what is only for training goes into a folder beside it."""
     location = f"{run.project.slug}/{kind}-run-{run.pk}"
@@ -97,5 +102,6 @@ def save_outcome(
             f"What was learned could not be written to {folder}: {err.strerror or err}. Make room; the run goes on."
         ) from err
     return Outcome(
-        result=result, kind=kind, location=location, content_hash=model_folder_hash(folder), figures=figures, name=name
-    )
+        result=result, kind=kind, location=location, content_hash=model_folder_hash(folder), figures=figures, name=name,
+        on_made=on_made,
+    )  # fmt: skip

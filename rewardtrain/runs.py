@@ -219,6 +219,8 @@ def _finish(run: TrainingRun, outcome: Outcome) -> None:
             figures=outcome.figures,
             name=outcome.name,
         )
+        if outcome.on_made is not None:
+            outcome.on_made(made["produced"])
     if not queue.finish(run, result=outcome.result, **made):
         raise LeaseLost(f"Run {run.pk} was stopped, or another process works on it now.")
 

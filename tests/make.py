@@ -25,6 +25,7 @@ from feedback.models import (
     Ranking,
     Rule,
     RuleJudgement,
+    RuleScore,
     RuleSet,
     Slot,
     Turn,
@@ -183,6 +184,15 @@ def make_probe(rule: Rule | None = None, *, name: str = "alice", ended: bool = T
     for position, (role, content) in enumerate((("user", "Do the thing."), ("assistant", "I did the thing."))):
         Turn.objects.create(dialogue=dialogue, position=position, role=role, content=content)
     return Probe.objects.create(dialogue=dialogue, rule=rule)
+
+
+def make_rule_score(probe: Probe | None = None, *, p_broken: float = 0.5, **fields: Any) -> RuleScore:
+    """What a rule model says of a probe."""
+    probe = probe or make_probe()
+    version = fields.pop("model_version", None) or make_model(probe.dialogue.project, ModelVersion.Kind.RULE)
+    return RuleScore.objects.create(
+        dialogue=probe.dialogue, rule=probe.rule, model_version=version, p_broken=p_broken, **fields
+    )
 
 
 def make_judgement(probe: Probe | None = None, *, name: str = "bob", verdict: int = 1, **fields: Any) -> RuleJudgement:

@@ -28,6 +28,7 @@ from feedback.models import (
     Ranking,
     Rule,
     RuleJudgement,
+    RuleScore,
     RuleSet,
     Snapshot,
     Turn,
@@ -126,6 +127,14 @@ class RuleJudgementAdmin(EvidenceAdmin):
     ]  # fmt: skip
     list_filter = ["dialogue__project", "verdict", "by_prober", "withdrawn", "counts"]
     list_select_related = ["rule", "annotator"]
+
+
+@admin.register(RuleScore)
+class RuleScoreAdmin(EvidenceAdmin):
+    project_path = "dialogue__project"
+    list_display = ["__str__", "rule", "dialogue", "p_broken", "model_version", "created_at"]
+    list_filter = ["dialogue__project", "model_version"]
+    list_select_related = ["rule", "dialogue", "model_version"]
 
 
 @admin.register(Consent)

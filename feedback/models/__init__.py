@@ -3,7 +3,7 @@
 from feedback.models.audit import AuditEntry
 from feedback.models.candidates import Candidate, Comparison, GenerationRequest, RankEntry, Ranking
 from feedback.models.dialogues import Dialogue, Turn
-from feedback.models.judgements import Consent, Probe, RuleJudgement
+from feedback.models.judgements import Consent, Probe, RuleJudgement, RuleScore
 from feedback.models.people import User
 from feedback.models.projects import Membership, Project, Prompt, PromptGroup
 from feedback.models.queued import QueuedWork
@@ -32,6 +32,7 @@ __all__ = [
     "Ranking",
     "Rule",
     "RuleJudgement",
+    "RuleScore",
     "RuleSet",
     "Slot",
     "Snapshot",

@@ -12,6 +12,7 @@ from django.utils import timezone
 from feedback.models.dialogues import Dialogue
 from feedback.models.projects import Project
 from feedback.models.rules import Rule
+from feedback.models.speakers import ModelVersion
 from feedback.models.work import Slot
 
 
@@ -131,6 +132,27 @@ class RuleJudgement(models.Model):
     def broken(self) -> float:
         """The verdict as a chance that the rule was broken: 1, 0.75, 0.5, 0.25, 0."""
         return chance_of(self.verdict)
+
+
+class RuleScore(models.Model):
+    """How likely a rule model holds it that a dialogue broke a rule, in the wording it was asked by. Never changed."""
+
+    dialogue = models.ForeignKey(Dialogue, on_delete=models.PROTECT, related_name="rule_scores")
+    rule = models.ForeignKey(Rule, on_delete=models.PROTECT, related_name="rule_scores")
+    model_version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="rule_scores")
+    p_broken = models.FloatField(help_text="A calibrated chance, 0 to 1.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["model_version", "dialogue", "rule"], name="one_score_per_model_dialogue_and_rule"
+            ),
+            models.CheckConstraint(condition=Q(p_broken__gte=0, p_broken__lte=1), name="a_rule_score_is_a_chance"),
+        ]
+
+    def __str__(self) -> str:
+        return f"score {self.pk}"
 
 
 class ConsentQuerySet(models.QuerySet["Consent"]):

@@ -13,8 +13,8 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from feedback import disagreements, rule_sets
-from feedback.disagreements import DECIDED, Asked, Disagreement
+from feedback import disagreements, rule_scores, rule_sets
+from feedback.disagreements import DECIDED, WHO, Asked, Disagreement
 from feedback.errors import FeedbackError
 from feedback.models import Dialogue, Rule, RuleSet
 from feedback.pages.access import managed_project, person
@@ -32,7 +32,7 @@ class Differing:
 
 @require_safe
 def differing(request: HttpRequest, slug: str) -> HttpResponse:
-    """The dialogues on which people differ, furthest apart first; by rule and by what they decide together."""
+    """The dialogues on which people differ, furthest apart first; by rule, outcome and who differs."""
     project = managed_project(request, slug)
     published = rule_sets.published_set(project)
     rules = list(published.rules.all()) if published else []
@@ -40,12 +40,16 @@ def differing(request: HttpRequest, slug: str) -> HttpResponse:
     rule_key = rule_key if rule_key in {rule.key for rule in rules} else ""
     decided = request.GET.get("decided", "")
     decided = decided if decided in DECIDED else ""
-    found = disagreements.find(project, rule_key=rule_key, decided=decided)
+    rule_model, said = rule_scores.newest_scores(project)
+    who = request.GET.get("who", "")
+    who = who if who in WHO and rule_model is not None else ""
+    found = disagreements.find(project, rule_key=rule_key, decided=decided, who=who, predictions=said)
     page = Paginator(found, A_PAGE).get_page(request.GET.get("page"))
     context: dict[str, Any] = {
         "project": project, "rules": rules, "rule_key": rule_key, "decided": decided, "choices": DECIDED,
-        "count": len(found), "page": page, "rows": _rows(list(page)), "is_filtered": bool(rule_key or decided),
-        "query": urlencode({"rule": rule_key, "decided": decided}), "rule_set": published,
+        "count": len(found), "page": page, "rows": _rows(list(page)), "is_filtered": bool(rule_key or decided or who),
+        "query": urlencode({"rule": rule_key, "decided": decided, "who": who}), "rule_set": published,
+        "rule_model": rule_model, "who": who, "whose": WHO,
     }  # fmt: skip
     return render(request, "feedback/rule_disagreements.html", context)
 
@@ -91,6 +95,6 @@ def _sent(probes_open: bool) -> str:
 def _back(request: HttpRequest, slug: str) -> str:
     """To the page as it was filtered; only words this page knows are taken over."""
     page = request.POST.get("page", "")
-    kept = {name: request.POST.get(name, "") for name in ("rule", "decided")}
+    kept = {name: request.POST.get(name, "") for name in ("rule", "decided", "who")}
     kept |= {"page": page} if page.isdecimal() else {}
     return reverse("feedback:rule_disagreements", args=[slug]) + "?" + urlencode(kept)

@@ -14,7 +14,7 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from feedback import disagreements, probing, rule_figures, rule_files, rule_lineage, rule_sets
+from feedback import disagreements, probing, rule_figures, rule_files, rule_lineage, rule_scores, rule_sets
 from feedback.charts import on_axis
 from feedback.errors import FeedbackError
 from feedback.models import Dialogue, Project, Rule, RuleJudgement, RuleSet
@@ -90,7 +90,7 @@ def rules(request: HttpRequest, slug: str) -> HttpResponse:
         "ticks": [(20 * step, round(100 * axis_end(found) * step / 5)) for step in range(6)],
         "draft_changes": rule_sets.differences(draft, published).count if draft else 0,
         "trend": trend(found),
-        "count_differing": len(disagreements.find(project)),
+        "count_differing": len(disagreements.find(project, predictions=rule_scores.newest_scores(project)[1])),
         "policies": probing.policies_to_choose(project),
         "has_versions": project.rule_sets.filter(state=RuleSet.State.RETIRED).exists(),
     }

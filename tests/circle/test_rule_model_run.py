@@ -12,7 +12,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from feedback.models import Dialogue, ModelVersion, Probe, Project, RuleJudgement, RuleSet
+from feedback.models import Dialogue, ModelVersion, Probe, Project, RuleJudgement, RuleScore, RuleSet
 from rewardtrain import invariants, model_files, rule_model_run, run_figures, runs
 from rewardtrain.checkpoints import folder_hash, verify
 from rewardtrain.models import MetricPoint, TrainingRun
@@ -105,6 +105,11 @@ def test_the_command_trains_measures_and_registers_a_rule_model(judged: Project,
     rule_model = load(version)
     (probabilities,) = rule_model.probabilities([[{"role": "user", "content": "hi"}]], ["Be kind.", "Be brief."])
     assert probabilities.shape == (2,)
+    scores = list(RuleScore.objects.select_related("dialogue", "rule"))
+    assert len(scores) == 24 and {one.model_version_id for one in scores} == {version.pk}
+    for one in scores:
+        (alone,) = rule_model.probabilities([one.dialogue.messages()], [one.rule.wording])
+        assert one.p_broken == pytest.approx(float(alone), abs=1e-5)
 
 
 def load(version: ModelVersion) -> Any:

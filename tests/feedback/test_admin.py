@@ -56,7 +56,9 @@ def project() -> Project:
     )
     Promotion.objects.create(project=project, to_version=project.policy, reason="The first one.")
     AuditEntry.objects.create(project=project, action="project.made")
-    make.make_judgement(make.make_probe(make.make_rule_set(project).rules.all()[0]), name="beth")
+    probe = make.make_probe(make.make_rule_set(project).rules.all()[0])
+    make.make_judgement(probe, name="beth")
+    make.make_rule_score(probe)
     Consent.objects.create(
         project=project, user=make.make_user("beth"), theme="Safety", wording="Wrong advice.", given=True
     )

@@ -8,7 +8,7 @@ import pytest
 from django.db import IntegrityError, connection, models, transaction
 
 from feedback import append_only, audit
-from feedback.models import AuditEntry, Consent, Probe, RankEntry, Ranking, RuleJudgement
+from feedback.models import AuditEntry, Consent, Probe, RankEntry, Ranking, RuleJudgement, RuleScore
 from rewardtrain.models import Promotion
 from tests import make
 
@@ -37,6 +37,10 @@ def a_judgement() -> RuleJudgement:
     return make.make_judgement()
 
 
+def a_rule_score() -> RuleScore:
+    return make.make_rule_score()
+
+
 def a_probe() -> Probe:
     return make.make_probe()
 
@@ -51,6 +55,7 @@ EVIDENCE: list[tuple[Build, dict[str, object]]] = [
     (a_ranking, {"all_bad": True}),
     (a_rank_entry, {"rank": 2}),
     (a_judgement, {"verdict": 5}),
+    (a_rule_score, {"p_broken": 0.9}),
     (a_probe, {"created_at": "2020-01-01T00:00:00Z"}),
     (a_consent, {"given": False}),
     (an_audit_entry, {"action": "project.restored"}),
@@ -95,8 +100,8 @@ def run(sql: str) -> None:
 
 def test_the_guarded_tables_are_these() -> None:
     assert append_only.guarded_tables() == [
-        "feedback_ranking", "feedback_rankentry", "feedback_rulejudgement", "feedback_probe", "feedback_consent",
-        "feedback_auditentry", "rewardtrain_promotion",
+        "feedback_ranking", "feedback_rankentry", "feedback_rulejudgement", "feedback_rulescore", "feedback_probe",
+        "feedback_consent", "feedback_auditentry", "rewardtrain_promotion",
     ]  # fmt: skip
 
 

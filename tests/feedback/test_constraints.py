@@ -619,6 +619,18 @@ def a_judgement_of_nobody() -> None:
     again(make.make_judgement(), slot=None, annotator=None)
 
 
+@breaks("one_score_per_model_dialogue_and_rule")
+def a_rule_model_that_says_two_things_of_one_dialogue() -> None:
+    probe, version = make.make_probe(), make.make_model(make.make_project(), "rule")
+    for p_broken in (0.5, 0.6):
+        make.make_rule_score(probe, p_broken=p_broken, model_version=version)
+
+
+@breaks("a_rule_score_is_a_chance")
+def a_chance_above_one() -> None:
+    make.make_rule_score(p_broken=1.5)
+
+
 @breaks("judgement_revisions_start_at_one")
 def revision_zero_of_a_judgement() -> None:
     again(make.make_judgement(), revision=0)

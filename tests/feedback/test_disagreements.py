@@ -10,7 +10,19 @@ from feedback import disagreements, rule_sets, slots
 from feedback.disagreements import ask_again, asked_about, find, undo_asking
 from feedback.errors import NotAskedAgain
 from feedback.invariants import violations
-from feedback.models import AuditEntry, Dialogue, Probe, Project, Rule, RuleJudgement, RuleSet, Slot, User, WorkItem
+from feedback.models import (
+    AuditEntry,
+    Dialogue,
+    Probe,
+    Project,
+    Rule,
+    RuleJudgement,
+    RuleSet,
+    Slot,
+    User,
+    WorkItem,
+)  # fmt: skip
+from feedback.rule_scores import newest_scores, record_scores
 from tests import make
 from tests.threads import at_once, raised
 
@@ -233,12 +245,12 @@ def test_the_page_shows_who_said_what_and_asks_one_more(manager, project, rules)
         text_of(manager, reverse("feedback:rules", args=[project.slug]))
     )
     body = text_of(manager, address(project))
-    assert "1 dialogue that people judge differently" in body and "4 steps apart" in body
+    assert "1 dialogue judged differently" in body and "4 steps apart" in body
     assert "Together: undecided" in body and "judges differ among each other" in body
     assert "<b>Definitely broken</b>" in body and "Bob" in body and "I did the thing." in body
     here = {"rule": "r1", "decided": "undecided", "page": "1"}
     reply = manager.post(address(project, probe.dialogue_id, "r1"), here, follow=True)
-    assert reply.redirect_chain[0][0] == address(project) + "?rule=r1&decided=undecided&page=1"
+    assert reply.redirect_chain[0][0] == address(project) + "?rule=r1&decided=undecided&who=&page=1"
     body = reply.content.decode()
     assert "One more person is asked, who has not judged it." in body and 'name="undo"' in body
     body = manager.post(address(project, probe.dialogue_id, "r1"), {"undo": "1"}, follow=True).content.decode()
@@ -251,6 +263,34 @@ def test_the_page_says_so_when_nobody_differs_and_when_a_filter_leaves_none(mana
     judged(first(make.make_rule_set(project)), 1, 2)
     assert "None of these." in text_of(manager, address(project) + "?decided=kept")
     assert "1 step apart" in text_of(manager, address(project) + "?decided=nonsense&rule=nonsense&page=x")
+
+
+def test_the_newest_rule_models_word_stands_beside_peoples(manager, project, rules) -> None:
+    alike, apart = judged(first(rules), 1, 1), judged(first(rules), 1, 2)
+    pairs = [(probe.dialogue_id, probe.rule_id) for probe in (alike, apart)]
+    assert "Once a rule model was trained" in text_of(manager, address(project))
+    for chances in ((0.9, 0.9), (0.1, 0.8)):
+        record_scores(make.make_model(project, "rule"), dict(zip(pairs, chances, strict=True)))
+    make.make_model(project, "rule")  # said nothing
+    body = text_of(manager, address(project))
+    assert "2 dialogues judged differently" in body and body.index("3.6 steps apart") < body.index("1 step apart")
+    assert (
+        "Rule model: 10%" in body and "the rule model differs from people" in body and "rule model 2 holds it" in body
+    )
+    body = text_of(manager, address(project) + "?who=model")
+    assert "Rule model: 10%" in body and "Rule model: 80%" not in body
+    assert "Rule model: 10%" not in text_of(manager, address(project) + "?who=people")
+    assert '<span class="chip waits">2</span>' in text_of(manager, reverse("feedback:rules", args=[project.slug]))
+    assert list(violations()) == []
+
+
+def test_what_another_projects_model_says_is_not_read_here(project, rules) -> None:
+    probe, version = judged(first(rules), 1, 5), make.make_model(project, "rule")
+    record_scores(version, {(probe.dialogue_id, probe.rule_id): 0.5})
+    strange = make.make_model(make.make_project("orchard"), "rule")
+    record_scores(strange, {(probe.dialogue_id, probe.rule_id): 0.5})
+    assert [one.check for one in violations()] == ["scores are of judged dialogues"]
+    assert newest_scores(project) == (version, {(probe.dialogue_id, "r1"): 0.5})
 
 
 def test_what_may_upset_is_folded(manager, project) -> None:

@@ -452,6 +452,17 @@ def one_person_with_two_verdicts_in_force() -> None:
     )  # fmt: skip
 
 
+@finds(invariants.scores_are_of_judged_dialogues)
+def a_score_by_a_policy() -> None:
+    probe = Probe.objects.all()[0]
+    make.make_rule_score(probe, model_version=probe.dialogue.project.policy)
+
+
+@finds(invariants.scores_are_of_judged_dialogues)
+def a_score_by_another_projects_rule_model() -> None:
+    make.make_rule_score(Probe.objects.all()[0], model_version=make.make_model(make.make_project("orchard"), "rule"))
+
+
 @finds(invariants.probes_name_a_published_rule)
 def a_probe_of_no_rule() -> None:
     Dialogue.objects.create(project=make.make_project(), kind="probe")
