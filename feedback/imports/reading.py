@@ -17,9 +17,11 @@ from feedback.errors import ImportRefused
 
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LONGEST_LINE = 32 * 1024 * 1024  # bytes
 DEEPEST = 100  # levels of lists and objects inside one kept field
 MOST_PROBLEMS = 10  # named in one message
+READ_AT_ONCE = 1 << 16  # bytes, where a file is not read by lines
 SHOWN = 60  # characters of an offending value
 LONGEST_MESSAGE = 400  # characters
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL takes no NUL, and half a surrogate pair is no character
@@ -37,16 +39,25 @@ class Malformed(Exception):
         self.line = line
 
 
+class Unparsable(Malformed):
+    """What stands there is no JSON, so that nobody can tell where it ends."""
+
+
 class Problems:
-    """What is wrong with a file, line by line; the first few are named."""
+    """What is wrong with a file, line by line; the first few are named.
+
+    unit  what is counted in it: line or record
+    """
 
     def __init__(self, file_name: str) -> None:
         self.file_name = file_name
+        self.unit = "line"
         self.found: list[str] = []
 
     def add(self, line: int, fault: Malformed) -> None:
         """Remember a fault. Raises ImportRefused when there are as many as are worth reading."""
-        self.found.append(f"{self.file_name}, line {fault.line or line}: {_cut(str(fault), LONGEST_MESSAGE)}")
+        place = f"{self.unit} {fault.line or line}"
+        self.found.append(f"{self.file_name}, {place}: {_cut(str(fault), LONGEST_MESSAGE)}")
         if len(self.found) >= MOST_PROBLEMS:
             self.found.append("…and maybe more.")
             self.raise_if_any()
@@ -62,9 +73,12 @@ class Lines:
     `sha256` covers the uncompressed bytes that were read, so that a file and its compressed copy are the same file.
     """
 
+    unit = "line"  # what is numbered, in messages
+
     def __init__(self, path: Path, problems: Problems, advance: Advance = lambda count: None) -> None:
         self.path = path
         self.problems = problems
+        problems.unit = self.unit
         self.number = 0
         self.filled = 0  # lines that are not blank
         self.length = 0  # bytes of the line that was read last
@@ -86,27 +100,44 @@ class Lines:
                 self.problems.add(self.number, err)
 
     def _raw_lines(self) -> Iterator[bytes]:
-        read_before = 0
+        for raw in self._pieces(lambda stream: stream.readline(LONGEST_LINE + 1)):
+            self.number += 1
+            self.length = len(raw)
+            self._refuse_oversized(len(raw))
+            yield raw
+
+    def _pieces(self, read: Callable[[BinaryIO], bytes]) -> Iterator[bytes]:
+        """What `read` takes from the file, unpacked, without a byte order mark, until there is no more."""
+        told = 0
         with self.path.open("rb") as file:
             stream = _unpacked(file)
             try:
-                while raw := stream.readline(LONGEST_LINE + 1):
-                    self.number += 1
-                    self.length = len(raw)
+                is_first = True
+                while raw := read(stream):
                     self._digest.update(raw)
-                    self._refuse_oversized(raw)
-                    yield raw.removeprefix(b"\xef\xbb\xbf") if self.number == 1 else raw
-                    self._advance(file.tell() - read_before)
-                    read_before = file.tell()
+                    yield raw.removeprefix(BYTE_ORDER_MARK) if is_first else raw
+                    is_first = False
+                    self._advance(file.tell() - told)
+                    told = file.tell()
             except (EOFError, zlib.error, gzip.BadGzipFile) as err:
                 damage = Malformed(f"the compressed file is damaged or cut short ({err}). Fetch it again.")
                 self.problems.add(self.number + 1, damage)
 
-    def _refuse_oversized(self, raw: bytes) -> None:
-        if len(raw) > LONGEST_LINE:
-            why = f"longer than {LONGEST_LINE >> 20} MiB. Each line should be one small object."
+    def _refuse_oversized(self, length: int) -> None:
+        if length > LONGEST_LINE:
+            why = f"longer than {LONGEST_LINE >> 20} MiB. Each {self.unit} should be one small object."
             self.problems.add(self.number, Malformed(why))
             self.problems.raise_if_any()
+
+
+def first_byte(path: Path) -> bytes:
+    """The first byte of a file that is no blank, unpacked; empty where there is none, or none that can be read."""
+    with path.open("rb") as file:
+        try:
+            start = _unpacked(file).read(READ_AT_ONCE)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            return b""
+    return start.removeprefix(BYTE_ORDER_MARK).lstrip()[:1]
 
 
 def _unpacked(file: BinaryIO) -> BinaryIO:
@@ -115,8 +146,8 @@ def _unpacked(file: BinaryIO) -> BinaryIO:
     return gzip.GzipFile(fileobj=file) if magic == GZIP_MAGIC else file  # type: ignore[return-value]
 
 
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """One line as a JSON object, or Malformed with the column and a remedy."""
+def parse_object(raw: bytes, unit: str = "line") -> dict[str, Any]:
+    """One line, or record, as a JSON object; else Malformed with place and remedy, Unparsable when it is no JSON."""
     raw = raw.rstrip(b"\r\n")
     if raw.startswith(PARQUET_MAGIC):
         raise Malformed("this is a Parquet file. Convert it to lines of JSON first.")
@@ -127,17 +158,16 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as err:
         raise Malformed(f"byte {err.start + 1} is not UTF-8. Save the file as UTF-8.") from err
     except json.JSONDecodeError as err:
-        raise Malformed(
-            f"column {err.pos + 1}: no valid JSON ({err.msg}). Each line should be one whole object."
-        ) from err
+        place = f"column {err.pos + 1}" if unit == "line" else f"its character {err.pos + 1}"
+        raise Unparsable(f"{place}: no valid JSON ({err.msg}). Each {unit} should be one whole object.") from err
     except RecursionError as err:
-        raise Malformed("lists and objects are nested too deep. Each line should be one flat record.") from err
+        raise Malformed(f"lists and objects are nested too deep. Each {unit} should be one flat record.") from err
     except ValueError as err:  # a whole number of thousands of digits
-        raise Malformed(f"no valid JSON ({err}). Each line should be one whole object.") from err
+        raise Malformed(f"no valid JSON ({err}). Each {unit} should be one whole object.") from err
     if isinstance(value, list):
-        raise Malformed("a list stands here. Write one object per line instead of one list of all.")
+        raise Malformed(f"a list stands here. Write one object per {unit} instead of one list of all.")
     if not isinstance(value, dict):
-        raise Malformed(f"{shown(value)} is no object. Each line should be one whole object.")
+        raise Malformed(f"{shown(value)} is no object. Each {unit} should be one whole object.")
     return value
 
 

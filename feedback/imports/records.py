@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from feedback.imports.reading import Lines, Problems
+from feedback.imports.reading import Advance, Lines, Problems
 from feedback.rule_texts import Values
 
 Messages = list[dict[str, str]]
@@ -117,7 +118,7 @@ Reader = Callable[[Lines, Problems], Iterator[ImportedDialogue]]
 
 @dataclass(frozen=True)
 class Format:
-    """How a file of one kind is read: its lines (or rows), and what they say."""
+    """How a file of one kind is read: its lines (rows, records), and what they say."""
 
     read: Reader
-    lines: type[Lines] = Lines
+    lines: Callable[[Path, Problems, Advance], Lines] = Lines

@@ -36,6 +36,7 @@ class FileReport:
     """What a file holds, and whether it was taken in before."""
 
     path: Path
+    unit: str = "line"  # what is numbered in it
     sha256: str = ""
     counts: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
@@ -146,7 +147,8 @@ def inspect(path: Path, file_format: str, advance: Advance = no_advance) -> File
             openings.add(bytes.fromhex(content_hash(opening)))
     problems.raise_if_any()
     if not report.counts["dialogues"]:
-        raise ImportRefused(f"{path} holds no lines. Nothing was imported.")
+        raise ImportRefused(f"{path} holds no {lines.unit}s. Nothing was imported.")
+    report.unit = lines.unit
     report.counts.update(lines=lines.filled, openings=len(openings))
     report.sha256 = lines.sha256
     return report

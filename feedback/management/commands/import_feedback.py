@@ -100,7 +100,7 @@ class Command(BaseCommand):
             return
         counts = report.counts
         self.stdout.write(
-            f"{report.path}: {counts['lines']:,} lines, {counts['dialogues']:,} dialogues with "
+            f"{report.path}: {counts['lines']:,} {report.unit}s, {counts['dialogues']:,} dialogues with "
             f"{counts['openings']:,} openings, {_answers(report)}."
         )
         for note, count in sorted(report.notes.items()):
