@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
 
 Z_95 = 1.959963984540054
 BOOTSTRAP_DRAWS = 400
+Distances = dict[tuple[int, int], float]  # {(a, b), a < b: squared distance}
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,51 @@ def _same_orders(rankings: Sequence[Mapping[int, int]]) -> list[float]:
     return found
 
 
+def pair_orders(answers: Iterable[Mapping[str, Mapping[int, int]]]) -> list[dict[str, int]]:
+    """Every pair of replies as a thing that people judged: {annotator: 1 the first is better, 0 a tie, -1 the second}.
+
+    answers  per comparison, the ranks {candidate: rank} of each annotator; candidates count by their order
+
+    >>> pair_orders([{"ann": {7: 1, 9: 2}, "ben": {7: 1, 9: 1}}])
+    [{'ann': 1, 'ben': 0}]
+    """
+    found = []
+    for rankings in answers:
+        candidates = sorted({candidate for ranks in rankings.values() for candidate in ranks})
+        for a, b in combinations(candidates, 2):
+            orders = {who: ranks[b] - ranks[a] for who, ranks in rankings.items() if a in ranks and b in ranks}
+            if orders:
+                found.append({who: (step > 0) - (step < 0) for who, step in orders.items()})
+    return found
+
+
+def pairwise_kappa(units: Iterable[Mapping[str, int]]) -> dict[tuple[str, str], float | None]:
+    """Cohen's kappa of every two annotators over the things that both judged; in the order of their names.
+
+    units  per thing, the value each annotator gave it
+    """
+    shared: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for values in units:
+        for one, other in combinations(sorted(values), 2):
+            shared.setdefault((one, other), []).append((values[one], values[other]))
+    return {names: cohen_kappa(pairs) for names, pairs in sorted(shared.items())}
+
+
+def cohen_kappa(pairs: Sequence[tuple[int, int]]) -> float | None:
+    """How far two people agree beyond chance, as each gives each answer; None where chance alone makes them agree.
+
+    pairs   the answers of both to the same thing, one pair a thing; that answers lie near each other counts for nothing
+    Source  Cohen 1960, Educational and Psychological Measurement 20, 37-46
+    """
+    total = len(pairs)
+    ones, others = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
+    by_chance = sum(count * others[value] for value, count in ones.items())  # times the square of the total
+    if by_chance == total * total:
+        return None
+    same = sum(a == b for a, b in pairs)
+    return (total * same - by_chance) / (total * total - by_chance)
+
+
 def noise_ceiling(agreement: float) -> float | None:
     """The best accuracy a model can show against annotators who agree this often; None below chance.
 
@@ -128,13 +174,15 @@ def same_share(units: Iterable[Sequence[int]]) -> Share:
     return clustered_share([float(a == b) for a, b in combinations(values, 2)] for values in units)
 
 
-def krippendorff_alpha(units: Iterable[Sequence[int]]) -> float | None:
-    """Agreement of any number of people on an ordered scale: 1 is perfect, 0 is chance; None where it is undefined.
+def krippendorff_alpha(units: Iterable[Sequence[int]], *, is_ordered: bool = True) -> float | None:
+    """Agreement of any number of people: 1 is perfect, 0 is chance; None where it is undefined.
 
-    units   the values each thing was given; those with fewer than two are passed over
-    Source  Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", with the ordinal metric
+    units       the values each thing was given; those with fewer than two are passed over
+    is_ordered  whether the values lie on a scale, so that near ones differ less (ordinal), or are mere names (nominal)
+    Source      Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", with the ordinal or nominal metric
     """
-    return _alpha(Counter(tuple(sorted(values)) for values in units if len(values) > 1))
+    counted = Counter(tuple(sorted(values)) for values in units if len(values) > 1)
+    return _alpha(counted, _ordinal_distances if is_ordered else _nominal_distances)
 
 
 def alpha_of(units: Iterable[Sequence[int]], *, draws: int = BOOTSTRAP_DRAWS, seed: int = 0) -> Alpha:
@@ -162,14 +210,30 @@ def _alpha_of(counted: tuple[tuple[tuple[int, ...], int], ...], draws: int, seed
     return Alpha(value, (low, high), total)
 
 
-def _alpha(counted: Mapping[tuple[int, ...], int]) -> float | None:
+def _ordinal_distances(margins: Mapping[int, int]) -> Distances:
+    """As far apart as there are answers from one to the other."""
+    values = sorted(margins)
+    return {
+        (a, b): (sum(margins[c] for c in values if a <= c <= b) - (margins[a] + margins[b]) / 2) ** 2
+        for a, b in combinations(values, 2)
+    }
+
+
+def _nominal_distances(margins: Mapping[int, int]) -> Distances:
+    return dict.fromkeys(combinations(sorted(margins), 2), 1.0)
+
+
+def _alpha(
+    counted: Mapping[tuple[int, ...], int],
+    distances: Callable[[Mapping[int, int]], Distances] = _ordinal_distances,
+) -> float | None:
     """1 - observed over expected disagreement, from {sorted values of a thing: how many things}."""
     margins: Counter[int] = Counter()
     for pattern, count in counted.items():
         for value in pattern:
             margins[value] += count
     total = sum(margins.values())
-    distance = _ordinal_distances(margins)
+    distance = distances(margins)
     expected = math.fsum(margins[a] * margins[b] * square for (a, b), square in distance.items())
     if not expected:
         return None
@@ -178,12 +242,3 @@ def _alpha(counted: Mapping[tuple[int, ...], int]) -> float | None:
         for pattern, count in counted.items()
     )
     return 1 - (total - 1) * observed / expected
-
-
-def _ordinal_distances(margins: Mapping[int, int]) -> dict[tuple[int, int], float]:
-    """{(a, b), a < b: squared distance}: as far apart as there are answers from one to the other."""
-    values = sorted(margins)
-    return {
-        (a, b): (sum(margins[c] for c in values if a <= c <= b) - (margins[a] + margins[b]) / 2) ** 2
-        for a, b in combinations(values, 2)
-    }

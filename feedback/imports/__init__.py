@@ -1,17 +1,20 @@
 """Data taken in: one module per format reads a file's lines; what they have in common lies beside.
 
-A format is a function `read(lines, problems)` that yields `ImportedDialogue`s, one parsed line in memory at a time, and
-hands lines it cannot take to `problems`. Nothing is written before every line of every file was read without one.
+A format is a function `read(lines, problems)` that yields `ImportedDialogue`s, one parsed line or record in memory at a
+time, and hands those it cannot take to `problems`. Nothing is written before every line of every file was read without
+one.
 """
 
 from feedback.exports.judged import OWN_FORMAT
-from feedback.imports import hh_rlhf, open_assistant, probes, xstest
+from feedback.imports import hh_rlhf, open_assistant, pandalm, probes, xstest
 from feedback.imports.csv_rows import CsvRows
+from feedback.imports.json_records import records_or_lines
 from feedback.imports.records import Format
 
 FORMATS: dict[str, Format] = {
     "hh-rlhf": Format(hh_rlhf.read),
     "open-assistant": Format(open_assistant.read),
+    "pandalm": Format(pandalm.read, records_or_lines),
     OWN_FORMAT: Format(probes.read),
     "xstest": Format(xstest.read, CsvRows),
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
-from feedback.imports.records import ImportedDialogue
+from feedback.imports.records import ImportedDialogue, ImportedRanking
 from feedback.imports.tables import Table
 from feedback.models import (
     Candidate,
@@ -34,7 +34,7 @@ DIALOGUES = Table(Dialogue, "project", "source_import", "prompt", "created_at", 
 TURNS = Table(Turn, "dialogue", "created_at")
 COMPARISONS = Table(Comparison, "dialogue", "created_at")
 CANDIDATES = Table(Candidate, "dialogue", "comparison", "created_at")
-RANKINGS = Table(Ranking, "comparison", "source_import", "created_at")
+RANKINGS = Table(Ranking, "comparison", "source_import", "created_at", "shown_order")
 ENTRIES = Table(RankEntry, "ranking", "candidate")
 PROBES = Table(Probe, "dialogue", "rule", "created_at")
 JUDGEMENTS = Table(RuleJudgement, "dialogue", "rule", "source_import", "created_at")
@@ -84,14 +84,15 @@ def rows_of(records: list[ImportedDialogue], file_format: str) -> Chunk:
     openings     {content hash: [fingerprint, key of the group, group, prompt]}
     dialogues    [content hash of the opening or None, dialogue]
     turns        [place of the dialogue, turn]
-    comparisons  [place of the dialogue, comparison, ranking]
+    comparisons  [place of the dialogue, comparison]
     candidates   [place of the dialogue, place of the comparison or None, candidate]
-    entries      [place of the comparison, place of the candidate, entry]
+    rankings     [place of the comparison, places of the candidates in the order shown, ranking]
+    entries      [place of the ranking, place of the candidate, entry]
     probes       [place of the dialogue, mark of the rule, probe]
     judgements   [place of the dialogue, mark of the rule, judgement]
     """
-    chunk: Chunk = {"openings": {}, "dialogues": [], "turns": [], "comparisons": [], "candidates": [], "entries": []}
-    chunk |= {"probes": [], "judgements": []}
+    chunk: Chunk = {"openings": {}, "dialogues": [], "turns": [], "comparisons": [], "candidates": []}
+    chunk |= {"rankings": [], "entries": [], "probes": [], "judgements": []}
     for place, record in enumerate(records):
         chunk["dialogues"].append([_add_opening(chunk, record, file_format), _dialogue(record)])
         chunk["turns"] += [
@@ -130,11 +131,10 @@ def _add_candidates(chunk: Chunk, place: int, record: ImportedDialogue, file_for
     last = max(len(record.turns) - 1, 0)  # the turn the candidates answer; 0 where they share no turn at all
     compared = len(chunk["comparisons"])
     if record.has_comparison:
-        comparison = COMPARISONS.early_values(after_position=last, source_key=record.key)
-        chunk["comparisons"].append([place, comparison, RANKINGS.early_values(annotator_key=file_format)])
+        chunk["comparisons"].append([place, COMPARISONS.early_values(after_position=last, source_key=record.key)])
+        for answer in record.answers(file_format):
+            _add_ranking(chunk, compared, answer)
     for index, candidate in enumerate(record.candidates):
-        if candidate.is_compared and candidate.rank is not None:
-            chunk["entries"].append([compared, len(chunk["candidates"]), ENTRIES.early_values(rank=candidate.rank)])
         row = CANDIDATES.early_values(
             after_position=last,
             index=index,
@@ -143,6 +143,26 @@ def _add_candidates(chunk: Chunk, place: int, record: ImportedDialogue, file_for
             source=candidate.source,
         )
         chunk["candidates"].append([place, compared if candidate.is_compared else None, row])
+
+
+def _add_ranking(chunk: Chunk, compared: int, answer: ImportedRanking) -> None:
+    """An answer to a comparison whose candidates follow."""
+    first = len(chunk["candidates"])
+    row = RANKINGS.early_values(
+        annotator_key=answer.annotator_key,
+        all_bad=answer.all_bad,
+        strength=answer.strength,
+        seconds=answer.seconds,
+        late=answer.late,
+        revision=answer.revision,
+        source=answer.source,
+    )
+    for index, rank in enumerate(answer.ranks):
+        flags = answer.flags[index] if answer.flags else []
+        if rank is not None or flags:
+            entry = ENTRIES.early_values(rank=rank, flags=flags)
+            chunk["entries"].append([len(chunk["rankings"]), first + index, entry])
+    chunk["rankings"].append([compared, [first + index for index in answer.shown_order], row])
 
 
 def _add_judgements(chunk: Chunk, place: int, record: ImportedDialogue) -> None:

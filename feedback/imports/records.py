@@ -31,6 +31,27 @@ class ImportedCandidate:
         return not self.turns[-1]["content"].strip()
 
 
+@dataclass
+class ImportedRanking:
+    """One annotator's answer to the comparison of a dialogue; the lists follow the dialogue's candidates.
+
+    ranks        1 is best, equal is a tie, None is unranked or not compared
+    flags        what is wrong with each; empty where nothing is
+    shown_order  places of the candidates in the order they were shown; empty where nobody knows
+    """
+
+    annotator_key: str
+    ranks: list[int | None]
+    all_bad: bool = False
+    strength: int | None = None
+    flags: list[list[str]] = field(default_factory=list)
+    shown_order: list[int] = field(default_factory=list)
+    seconds: float | None = None
+    late: bool = False
+    revision: int = 1
+    source: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class WantedRule:
     """A rule that a file speaks of, as far as it says which one that is.
@@ -73,10 +94,11 @@ class ImportedJudgement:
 class ImportedDialogue:
     """A dialogue as far as its candidates answer it.
 
-    key     the source's name for it
-    notes   what is unusual about it, for the report: each is counted
-    probed  the rule it is meant to break; None where it was not made for that
-    group   what must stay on one side of the split, and `split` that side; empty where the source does not say
+    key       the source's name for it
+    notes     what is unusual about it, for the report: each is counted
+    rankings  who ranked the candidates and how; None where the source names nobody and gives the candidates a rank
+    probed    the rule it is meant to break; None where it was not made for that
+    group     what must stay on one side of the split, and `split` that side; empty where the source does not say
     """
 
     key: str
@@ -84,6 +106,7 @@ class ImportedDialogue:
     candidates: list[ImportedCandidate] = field(default_factory=list)
     source: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    rankings: list[ImportedRanking] | None = None
     judgements: list[ImportedJudgement] = field(default_factory=list)
     probed: WantedRule | None = None
     group: str = ""
@@ -92,6 +115,12 @@ class ImportedDialogue:
     @property
     def has_comparison(self) -> bool:
         return any(candidate.is_compared for candidate in self.candidates)
+
+    def answers(self, nobody: str) -> list[ImportedRanking]:
+        """The rankings of its comparison; the one that its candidates' ranks are is by `nobody`."""
+        if self.rankings is not None or not self.has_comparison:
+            return self.rankings or []
+        return [ImportedRanking(nobody, [one.rank if one.is_compared else None for one in self.candidates])]
 
     @property
     def characters(self) -> int:

@@ -46,10 +46,9 @@ class FileReport:
 
     @property
     def rows(self) -> int:
-        """About how many rows it becomes; an opening is a prompt and a group, a comparison has a ranking."""
-        once = ("dialogues", "turns", "candidates", "compared_candidates", "probes", "judgements")
-        names = (*once, *2 * ("openings", "comparisons"))
-        return sum(self.counts[name] for name in names)
+        """About how many rows it becomes; an opening is a prompt and a group."""
+        once = ("dialogues", "turns", "candidates", "comparisons", "rankings", "places", "probes", "judgements")
+        return sum(self.counts[name] for name in (*once, *2 * ("openings",)))
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -161,6 +160,7 @@ def _open(path: Path, file_format: str, problems: Problems, advance: Advance) ->
 
 
 def _count(report: FileReport, record: ImportedDialogue) -> None:
+    answers = record.answers("")
     report.notes.update(record.notes)
     report.characters += record.characters
     for rule in record.rules():
@@ -172,7 +172,8 @@ def _count(report: FileReport, record: ImportedDialogue) -> None:
         compared_candidates=sum(candidate.is_compared for candidate in record.candidates),
         empty_candidates=sum(candidate.is_empty for candidate in record.candidates),
         comparisons=record.has_comparison,
-        rankings=record.has_comparison,
+        rankings=len(answers),
+        places=sum(rank is not None for answer in answers for rank in answer.ranks),
         probes=record.probed is not None,
         judgements=len(record.judgements),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -44,16 +45,16 @@ def _write_chunk(source: Import, chunk: Chunk, rules: Mapping[str, int]) -> None
         for opening, row in chunk["dialogues"]
     )
     TURNS.insert((dialogues[place], now, *row) for place, row in chunk["turns"])
-    comparisons = COMPARISONS.insert((dialogues[place], now, *row) for place, row, _ in chunk["comparisons"])
-    rankings = RANKINGS.insert(
-        (comparison, source.pk, now, *row)
-        for comparison, (_, _, row) in zip(comparisons, chunk["comparisons"], strict=True)
-    )
+    comparisons = COMPARISONS.insert((dialogues[place], now, *row) for place, row in chunk["comparisons"])
     candidates = CANDIDATES.insert(
         (dialogues[place], None if compared is None else comparisons[compared], now, *row)
         for place, compared, row in chunk["candidates"]
     )
-    ENTRIES.insert((rankings[compared], candidates[place], *row) for compared, place, row in chunk["entries"])
+    rankings = RANKINGS.insert(
+        (comparisons[compared], source.pk, now, json.dumps([candidates[place] for place in shown]), *row)
+        for compared, shown, row in chunk["rankings"]
+    )
+    ENTRIES.insert((rankings[ranking], candidates[place], *row) for ranking, place, row in chunk["entries"])
     PROBES.insert((dialogues[place], rules[mark], now, *row) for place, mark, row in chunk["probes"])
     _refuse_two_names(chunk, rules)
     JUDGEMENTS.insert((dialogues[place], rules[mark], source.pk, now, *row) for place, mark, row in chunk["judgements"])

@@ -174,6 +174,7 @@ class Ranking(models.Model):
     strength = models.PositiveSmallIntegerField(
         null=True, blank=True, help_text="How clear the best is: 1 a hair … 4 by far."
     )
+    source = models.JSONField(default=dict, blank=True, help_text="What an import says of it, kept as it was.")
     shown_order = models.JSONField(default=list, help_text="Candidate ids in the order they were shown.")
     seconds = models.FloatField(null=True, blank=True, help_text="Time the page was in view.")
     late = models.BooleanField(default=False, help_text="Sent after the lease lapsed.")

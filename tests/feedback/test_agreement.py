@@ -15,9 +15,12 @@ from feedback.agreement import (
     Share,
     alpha_of,
     clustered_share,
+    cohen_kappa,
     krippendorff_alpha,
     noise_ceiling,
     pair_agreement,
+    pair_orders,
+    pairwise_kappa,
     wilson_interval,
 )
 
@@ -296,3 +299,30 @@ def test_alphas_interval_holds_the_true_value_about_as_often_as_it_says() -> Non
         if (one := alpha_of(drawn(60), draws=200)).interval
     ]
     assert 0.85 <= sum(held) / len(held) <= 1
+
+
+# Two people beyond chance, and pairs of replies as things to judge
+
+
+def test_kappa_of_a_table_worked_by_hand() -> None:
+    # Cohen 1960: 20 both yes, 15 both no, 5 and 10 apart. Observed 35/50; by chance 25/50 * 30/50 + 25/50 * 20/50 = 0.5
+    pairs = [(1, 1)] * 20 + [(0, 0)] * 15 + [(1, 0)] * 5 + [(0, 1)] * 10
+    assert cohen_kappa(pairs) == pytest.approx((0.7 - 0.5) / (1 - 0.5), abs=1e-15)
+
+
+def test_kappa_is_undefined_where_nobody_could_differ() -> None:
+    assert cohen_kappa([]) is None
+    assert cohen_kappa([(1, 1)] * 5) is None
+    assert cohen_kappa([(1, 0)] * 5) == 0.0
+
+
+def test_nominal_alpha_knows_no_distance_between_answers() -> None:
+    near, far = [(1, 1), (2, 2), (3, 3), (1, 2)], [(1, 1), (2, 2), (3, 3), (1, 3)]
+    assert krippendorff_alpha(near, is_ordered=False) == pytest.approx(krippendorff_alpha(far, is_ordered=False))
+    assert krippendorff_alpha(near) > krippendorff_alpha(far)
+
+
+def test_every_pair_of_replies_is_a_thing_that_those_who_ranked_both_judged() -> None:
+    orders = pair_orders([{"a": {1: 1, 2: 2, 3: 2}, "b": {1: 2, 2: 1}}, {"a": {4: 1}}])
+    assert orders == [{"a": 1, "b": -1}, {"a": 1}, {"a": 0}]
+    assert pairwise_kappa(orders) == {("a", "b"): 0.0}

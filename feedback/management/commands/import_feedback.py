@@ -1,4 +1,4 @@
-"""Take in other people's feedback: hh-rlhf's pairs, Open-Assistant's trees, XSTest's labels, judged probes."""
+"""Take in other people's feedback, in the formats that docs/formats.md lists."""
 
 import json
 from collections.abc import Sequence
@@ -43,6 +43,8 @@ def _answers(report: FileReport) -> str:
     """What people said, in words: replies and comparisons, or verdicts, or both."""
     counts = report.counts
     ranked = f"{counts['candidates']:,} replies, {counts['comparisons']:,} comparisons"
+    if counts["rankings"] != counts["comparisons"]:
+        ranked += f" with {counts['rankings']:,} rankings"
     judged = f"{counts['judgements']:,} verdicts on {len(report.rules):,} rules"
     return ", ".join([ranked] * bool(counts["candidates"]) + [judged] * bool(report.rules)) or ranked
 
