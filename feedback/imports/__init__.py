@@ -6,13 +6,14 @@ one.
 """
 
 from feedback.exports.judged import OWN_FORMAT
-from feedback.imports import hh_rlhf, open_assistant, pandalm, probes, xstest
+from feedback.imports import hh_rlhf, llmbar, open_assistant, pandalm, probes, xstest
 from feedback.imports.csv_rows import CsvRows
 from feedback.imports.json_records import records_or_lines
 from feedback.imports.records import Format
 
 FORMATS: dict[str, Format] = {
     "hh-rlhf": Format(hh_rlhf.read),
+    "llmbar": Format(llmbar.read, records_or_lines),
     "open-assistant": Format(open_assistant.read),
     "pandalm": Format(pandalm.read, records_or_lines),
     OWN_FORMAT: Format(probes.read),
