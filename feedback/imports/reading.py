@@ -9,7 +9,7 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -77,6 +77,7 @@ class Lines:
 
     def __init__(self, path: Path, problems: Problems, advance: Advance = lambda count: None) -> None:
         self.path = path
+        self.beside: Sequence[Path] = ()  # the other files of the same import, for formats that need several
         self.problems = problems
         problems.unit = self.unit
         self.number = 0

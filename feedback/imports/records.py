@@ -116,6 +116,10 @@ class ImportedDialogue:
     def has_comparison(self) -> bool:
         return any(candidate.is_compared for candidate in self.candidates)
 
+    @property
+    def has_reply(self) -> bool:
+        return any(turn["role"] == "assistant" for turn in self.turns)
+
     def answers(self, nobody: str) -> list[ImportedRanking]:
         """The rankings of its comparison; the one that its candidates' ranks are is by `nobody`."""
         if self.rankings is not None or not self.has_comparison:

@@ -88,7 +88,7 @@ def import_files(
     Raises          ImportRefused, naming file, line, field and remedy; then nothing was changed
     """
     _refuse_slug(slug)
-    reports = [inspect(path, file_format, advance) for path in paths]
+    reports = [inspect(path, file_format, advance, beside=_others(path, paths)) for path in paths]
     mark_known(reports, file_format, slug)
     new = [report for report in reports if not report.known]
     if new:
@@ -96,7 +96,7 @@ def import_files(
     if new and not dry_run:
         before_writing(new)
         try:
-            _take_in(new, file_format, slug, chosen or {}, created_by, advance)
+            _take_in(new, paths, file_format, slug, chosen or {}, created_by, advance)
         except IntegrityError:
             mark_known(reports, file_format, slug)
             if not all(report.known for report in reports):
@@ -130,7 +130,11 @@ def _refuse_slug(slug: str) -> None:
         raise ImportRefused(f"{slug} is a rehearsal, which is never mixed with real data. Import into another project.")
 
 
-def inspect(path: Path, file_format: str, advance: Advance = no_advance) -> FileReport:
+def _others(path: Path, paths: Sequence[Path]) -> list[Path]:
+    return [other for other in paths if other != path]
+
+
+def inspect(path: Path, file_format: str, advance: Advance = no_advance, *, beside: Sequence[Path] = ()) -> FileReport:
     """Read a whole file and count what is in it; writes nothing.
 
     Raises  ImportRefused
@@ -138,7 +142,7 @@ def inspect(path: Path, file_format: str, advance: Advance = no_advance) -> File
     report = FileReport(path)
     problems = Problems(str(path))
     openings: set[bytes] = set()
-    lines = _open(path, file_format, problems, advance)
+    lines = _open(path, file_format, problems, advance, beside)
     for record in FORMATS[file_format].read(lines, problems):
         _count(report, record)
         opening = record.opening()
@@ -153,10 +157,12 @@ def inspect(path: Path, file_format: str, advance: Advance = no_advance) -> File
     return report
 
 
-def _open(path: Path, file_format: str, problems: Problems, advance: Advance) -> Lines:
+def _open(path: Path, file_format: str, problems: Problems, advance: Advance, beside: Sequence[Path]) -> Lines:
     if not path.is_file() or not os.access(path, os.R_OK):
         raise ImportRefused(f"{path} is no file that can be read. Check the path. Nothing was imported.")
-    return FORMATS[file_format].lines(path, problems, advance)
+    lines = FORMATS[file_format].lines(path, problems, advance)
+    lines.beside = beside
+    return lines
 
 
 def _count(report: FileReport, record: ImportedDialogue) -> None:
@@ -176,6 +182,7 @@ def _count(report: FileReport, record: ImportedDialogue) -> None:
         places=sum(rank is not None for answer in answers for rank in answer.ranks),
         probes=record.probed is not None,
         judgements=len(record.judgements),
+        judgements_of_replies=len(record.judgements) * record.has_reply,
     )
 
 
@@ -194,6 +201,7 @@ def mark_known(reports: Sequence[FileReport], file_format: str, slug: str) -> No
 
 def _take_in(
     reports: Sequence[FileReport],
+    paths: Sequence[Path],
     file_format: str,
     slug: str,
     chosen: rules.Chosen,
@@ -204,17 +212,17 @@ def _take_in(
     with ExitStack() as spools:
         prepared = [(report, spools.enter_context(closing(Spool()))) for report in reports]
         for report, spool in prepared:
-            _prepare(report, spool, file_format, advance)
+            _prepare(report, spool, file_format, advance, _others(report.path, paths))
         _write(prepared, file_format, slug, chosen, created_by)
 
 
-def _prepare(report: FileReport, spool: Spool, file_format: str, advance: Advance) -> None:
+def _prepare(report: FileReport, spool: Spool, file_format: str, advance: Advance, beside: Sequence[Path]) -> None:
     """Read a file again, into rows that only wait to be written.
 
     Raises  ImportRefused when it is not the file that was inspected
     """
     problems = Problems(str(report.path))
-    lines = _open(report.path, file_format, problems, advance)
+    lines = _open(report.path, file_format, problems, advance, beside)
     prepare(_checked(FORMATS[file_format].read(lines, problems), problems), file_format=file_format, spool=spool)
     if lines.sha256 != report.sha256:
         raise ImportRefused(f"{report.path} changed while it was read. Nothing was imported. Import it again.")

@@ -25,20 +25,22 @@ def assert_each_is_refused(
     file_format: str,
     wrong: Mapping[str, Sequence[Any]],
     is_list: bool,
+    may_lack: Sequence[str] = (),
     beside: Sequence[Path] = (),
     count: int = 60,
 ) -> None:
     """Spoil one record after the other: one fault is named, by the right record, and nothing comes in.
 
-    wrong   per field that must be there, values it must not have
-    beside  whole files of the same import
+    wrong     per field, values it must not have
+    may_lack  those of the fields that need not be there
+    beside    whole files of the same import
     """
     chance = random.Random(11)
     path = folder / "spoilt.json"
     for how in range(count):
         place = chance.randrange(len(records))
         texts = [json.dumps(record, ensure_ascii=False).encode() for record in records]
-        texts[place] = spoilt(records[place], wrong, chance, how)
+        texts[place] = spoilt(records[place], wrong, may_lack, chance, how)
         path.write_bytes(b"[" + b",\n".join(texts) + b"]" if is_list else b"\n".join(texts) + b"\n")
         with pytest.raises(ImportRefused) as caught:
             import_files([path, *beside], file_format=file_format, slug="spoilt")
@@ -52,16 +54,21 @@ def assert_each_is_refused(
     assert not Import.objects.exists()
 
 
-def spoilt(record: Record, wrong: Mapping[str, Sequence[Any]], chance: random.Random, how: int) -> bytes:
+def spoilt(
+    record: Record, wrong: Mapping[str, Sequence[Any]], may_lack: Sequence[str], chance: random.Random, how: int
+) -> bytes:
     """The record as JSON with one thing wrong in it; every way comes round."""
     raw = json.dumps(record, ensure_ascii=False).encode()
-    ways = [*_as_values(record, wrong, chance), *_as_bytes(raw, chance)]
+    ways = [*_as_values(record, wrong, may_lack, chance), *_as_bytes(raw, chance)]
     return ways[how % len(ways)]
 
 
-def _as_values(record: Record, wrong: Mapping[str, Sequence[Any]], chance: random.Random) -> Iterator[bytes]:
+def _as_values(
+    record: Record, wrong: Mapping[str, Sequence[Any]], may_lack: Sequence[str], chance: random.Random
+) -> Iterator[bytes]:
+    missing = chance.choice(sorted(set(wrong) - set(may_lack)))
+    yield json.dumps({key: value for key, value in record.items() if key != missing}).encode()
     name = chance.choice(sorted(wrong))
-    yield json.dumps({key: value for key, value in record.items() if key != name}).encode()
     yield json.dumps(record | {name: chance.choice(wrong[name])}).encode()
     text = chance.choice([key for key in wrong if isinstance(record[key], str)] or ["extra"])
     for bad in ("\x00", "\ud83d", "\ude00"):

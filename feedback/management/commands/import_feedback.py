@@ -1,6 +1,7 @@
 """Take in other people's feedback, in the formats that docs/formats.md lists."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,14 @@ def _answers(report: FileReport) -> str:
         ranked += f" with {counts['rankings']:,} rankings"
     judged = f"{counts['judgements']:,} verdicts on {len(report.rules):,} rules"
     return ", ".join([ranked] * bool(counts["candidates"]) + [judged] * bool(report.rules)) or ranked
+
+
+def sum_of(reports: Sequence[FileReport]) -> Counter[str]:
+    """The counts of all files that came in."""
+    counts: Counter[str] = Counter()
+    for report in reports:
+        counts.update({} if report.known else report.counts)
+    return counts
 
 
 class Command(BaseCommand):
@@ -114,5 +123,12 @@ class Command(BaseCommand):
         elif all(report.known for report in reports):
             self.stdout.write("Nothing new, so nothing was changed.")
         else:
-            kind = "rules" if any(report.counts["judgements"] for report in reports) else "preference"
-            self.stdout.write(f"Next: manage.py export --project {slug} --kind {kind} --out DIR")
+            self.stdout.write(f"Next: {self._next(sum_of(reports), slug)}")
+
+    def _next(self, counts: Counter[str], slug: str) -> str:
+        if counts["judgements"] and not counts["judgements_of_replies"]:
+            return "the rules page shows these verdicts. No export has them, as no reply was judged."
+        if not counts["judgements"] and not counts["rankings"]:
+            return "make the prompts active that people shall answer, in the admin site."
+        kind = "rules" if counts["judgements"] else "preference"
+        return f"manage.py export --project {slug} --kind {kind} --out DIR"
