@@ -6,7 +6,15 @@ one.
 """
 
 from feedback.exports.judged import OWN_FORMAT
-from feedback.imports import hh_rlhf, llmbar, open_assistant, pandalm, probes, xstest
+from feedback.imports import (
+    hh_rlhf,
+    llmbar,
+    open_assistant,
+    openai_moderation,
+    pandalm,
+    probes,
+    xstest,
+)
 from feedback.imports.csv_rows import CsvRows
 from feedback.imports.json_records import records_or_lines
 from feedback.imports.records import Format
@@ -15,6 +23,7 @@ FORMATS: dict[str, Format] = {
     "hh-rlhf": Format(hh_rlhf.read),
     "llmbar": Format(llmbar.read, records_or_lines),
     "open-assistant": Format(open_assistant.read),
+    "openai-moderation": Format(openai_moderation.read, records_or_lines),
     "pandalm": Format(pandalm.read, records_or_lines),
     OWN_FORMAT: Format(probes.read),
     "xstest": Format(xstest.read, CsvRows),

@@ -117,7 +117,7 @@ def test_a_file_that_is_wrong_is_refused_in_words(text: str, said: str) -> None:
 
 
 def test_a_file_that_cannot_be_read_names_what_comes_along(tmp_path: Path) -> None:
-    with pytest.raises(RuleFileRefused, match="Sets that come along: sparrow"):
+    with pytest.raises(RuleFileRefused, match="Sets that come along: openai-moderation, sparrow"):
         rule_files.read_file(tmp_path / "nothing.yaml")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RuleFileRefused, match="UTF-8"):
