@@ -9,6 +9,7 @@ from feedback.exports.judged import OWN_FORMAT
 from feedback.imports import (
     hh_rlhf,
     llmbar,
+    mt_bench,
     open_assistant,
     openai_moderation,
     pandalm,
@@ -22,6 +23,7 @@ from feedback.imports.records import Format
 FORMATS: dict[str, Format] = {
     "hh-rlhf": Format(hh_rlhf.read),
     "llmbar": Format(llmbar.read, records_or_lines),
+    "mt-bench": Format(mt_bench.read, records_or_lines),
     "open-assistant": Format(open_assistant.read),
     "openai-moderation": Format(openai_moderation.read, records_or_lines),
     "pandalm": Format(pandalm.read, records_or_lines),
