@@ -11,13 +11,14 @@ from feedback.imports import (
     llmbar,
     mt_bench,
     open_assistant,
+    open_assistant_reports,
     openai_moderation,
     pandalm,
     probes,
     xstest,
 )
 from feedback.imports.csv_rows import CsvRows
-from feedback.imports.json_records import records_or_lines
+from feedback.imports.json_records import JsonRecords, records_or_lines
 from feedback.imports.records import Format
 
 FORMATS: dict[str, Format] = {
@@ -25,6 +26,7 @@ FORMATS: dict[str, Format] = {
     "llmbar": Format(llmbar.read, records_or_lines),
     "mt-bench": Format(mt_bench.read, records_or_lines),
     "open-assistant": Format(open_assistant.read),
+    "open-assistant-reports": Format(open_assistant_reports.read, JsonRecords),
     "openai-moderation": Format(openai_moderation.read, records_or_lines),
     "pandalm": Format(pandalm.read, records_or_lines),
     OWN_FORMAT: Format(probes.read),
