@@ -15,6 +15,7 @@ from feedback.imports import (
     openai_moderation,
     pandalm,
     probes,
+    trl,
     xstest,
 )
 from feedback.imports.csv_rows import CsvRows
@@ -30,5 +31,6 @@ FORMATS: dict[str, Format] = {
     "openai-moderation": Format(openai_moderation.read, records_or_lines),
     "pandalm": Format(pandalm.read, records_or_lines),
     OWN_FORMAT: Format(probes.read),
+    "trl": Format(trl.read, records_or_lines),
     "xstest": Format(xstest.read, CsvRows),
 }
