@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from feedback.imports.fields import message_of
 from feedback.imports.hh_rlhf import shared_turns
 from feedback.imports.reading import Lines, Malformed, Problems, kept_fields, shown, text_field
 from feedback.imports.records import ImportedCandidate, ImportedDialogue, Messages
-from feedback.models import Turn
 
 SIDES = ("chosen", "rejected")
-ROLES = tuple(Turn.Role.values)
 MARK_OF_HH_RLHF = "\n\nHuman:"
 NOT_TAKEN = {
     "messages": "whole dialogues to imitate",
@@ -164,20 +163,9 @@ def _turns(record: dict[str, Any], name: str, role: str) -> Messages:
     if name not in record:
         raise Malformed(f"field {name} is missing. Is this the format you named?")
     if isinstance(record[name], list):
-        turns = [_message(one, f"{name}[{place}]") for place, one in enumerate(record[name])]
+        turns = [message_of(one, f"{name}[{place}]") for place, one in enumerate(record[name])]
     else:
         turns = [{"role": role, "content": text_field(record, name)}]
     if not turns or (role == "user" and not any(turn["content"].strip() for turn in turns)):
         raise Malformed(f"field {name} is empty. Fill it, or leave the record out.")
     return turns
-
-
-def _message(message: Any, path: str) -> dict[str, str]:
-    if not isinstance(message, dict) or not {"role", "content"} <= set(message):
-        raise Malformed(f"field {path} should be a message with role and content, not {shown(message)}.")
-    if strange := sorted(set(message) - {"role", "content"}):
-        raise Malformed(f"field {path}.{shown(strange[0])} cannot be kept: a message has a role and a content here.")
-    role = text_field(message, "role", f"{path}.")
-    if role not in ROLES:
-        raise Malformed(f"field {path}.role should be one of {', '.join(ROLES)}, not {shown(role)}.")
-    return {"role": role, "content": text_field(message, "content", f"{path}.")}

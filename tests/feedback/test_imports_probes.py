@@ -136,6 +136,7 @@ def test_what_a_later_line_says_of_a_rule_is_enough(tmp_path):
         (line(v_annotator_id=" "), "annotator_id is missing"),
         (line(v_annotator_id="u5"), "annotator_id is 'u5', which is what accounts of this Nestbox are called"),
         (line(v_seconds=-1), "seconds should be a number from 0"),
+        (line(v_seconds=10**400), "seconds should be a number from 0"),
         (line(v_revision=0), "revision should be a whole number from 1"),
         (line(v_tactics="role"), "tactics should be a list"),
         (line(v_by_prober="yes"), "by_prober should be true or false"),
