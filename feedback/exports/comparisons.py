@@ -16,12 +16,13 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from feedback.exports.pseudonyms import pseudonym
-from feedback.models import Candidate, Comparison, ModelVersion, Project, Ranking, Turn
+from feedback.models import Candidate, Comparison, Import, ModelVersion, Project, Ranking, Turn
 
 Item = TypeVar("Item")
 Messages = list[dict[str, str]]
 CHUNK = 400  # rows fetched at once; also what SQLite takes as parameters without complaint
 KEY_DIGITS = 24
+OWN_FORMAT = "rankings"  # what `import_feedback --format` calls the lines of rankings/*.jsonl
 
 
 @dataclass
@@ -174,15 +175,16 @@ class ComparisonReader:
         candidates = content.candidates[comparison.pk]
         source = comparison.dialogue.source_import
         answers = [_exported_ranking(self.project, ranking, candidates) for ranking in rankings]
+        told = comparison.dialogue.source if _is_own(source) else {}
         return ExportedComparison(
             comparison_id=key,
-            dialogue_id=dialogue_id,
+            dialogue_id=told.get("dialogue_id") or dialogue_id,
             turn=comparison.after_position + 1,
             split=comparison.dialogue.prompt.group.split if comparison.dialogue.prompt else "",
             prompt=content.prompt(comparison),
-            candidates=[_exported_candidate(key, candidate) for candidate in candidates],
+            candidates=[_exported_candidate(key, candidate, told_by_us=_is_own(source)) for candidate in candidates],
             rankings=sorted(answers, key=lambda answer: (answer.annotator_id, answer.revision)),
-            source=source.format if source else "",
+            source=told.get("source", source.format if source else ""),
             source_key=comparison.source_key,
         )
 
@@ -243,8 +245,16 @@ def _told_apart(twins: list[ExportedComparison]) -> list[ExportedComparison]:
     return twins
 
 
-def _exported_candidate(comparison_id: str, candidate: Candidate) -> ExportedCandidate:
-    meta = {"sampling": candidate.sampling, "prompt_hash": candidate.prompt_hash, "source": candidate.source}
+def _is_own(source: Import | None) -> bool:
+    """Whether something came in as lines that an export had written."""
+    return source is not None and source.format == OWN_FORMAT
+
+
+def _exported_candidate(comparison_id: str, candidate: Candidate, *, told_by_us: bool) -> ExportedCandidate:
+    """A candidate; of one that an export wrote before, what its source said then."""
+    told = candidate.source if told_by_us else {"source": candidate.source}
+    meta = {"sampling": candidate.sampling, "prompt_hash": candidate.prompt_hash, "source": told.get("source")}
+    meta |= told.get("meta", {})
     return ExportedCandidate(
         candidate_id=f"{comparison_id}.{candidate.index}",
         turns=[{"role": turn["role"], "content": turn["content"]} for turn in candidate.turns],
@@ -279,8 +289,13 @@ def _exported_ranking(project: Project, ranking: Ranking, candidates: list[Candi
         seconds=ranking.seconds,
         late=ranking.late,
         revision=ranking.revision,
-        created_at=None if ranking.source_import_id else utc(ranking.created_at),
+        created_at=_told_time(ranking) if ranking.source_import_id else utc(ranking.created_at),
     )
+
+
+def _told_time(ranking: Ranking) -> str | None:
+    """When an imported answer was given, where it came in as a line that says so."""
+    return ranking.source.get("created_at") if _is_own(ranking.source_import) else None
 
 
 def utc(moment: datetime) -> str:

@@ -9,6 +9,7 @@ import re
 from feedback.models import Project, Ranking, RuleJudgement
 
 OURS = re.compile(r"annotator-[0-9a-f]{16}")
+NAMES_NOBODY = "names_nobody"  # in the source of an answer: its annotator's name is that of the data it came from
 LENGTH = 16  # hexadecimal digits: 64 bits, so that a hundred thousand people share one with a chance of 3 in 10,000,000
 
 
@@ -21,6 +22,8 @@ def pseudonym(project: Project, answer: Ranking | RuleJudgement) -> str:
     """
     source = answer.source_import
     if source is not None and (answer.annotator_key == source.format or OURS.fullmatch(answer.annotator_key)):
+        return answer.annotator_key
+    if source is not None and answer.source.get(NAMES_NOBODY):
         return answer.annotator_key
     digest = hmac.new(bytes.fromhex(project.export_key), answer.annotator_key.encode(), hashlib.sha256)
     return f"annotator-{digest.hexdigest()[:LENGTH]}"

@@ -5,7 +5,7 @@ time, and hands those it cannot take to `problems`. Nothing is written before ev
 one.
 """
 
-from feedback.exports.judged import OWN_FORMAT
+from feedback.exports import comparisons, judged
 from feedback.imports import (
     hh_rlhf,
     llmbar,
@@ -15,6 +15,7 @@ from feedback.imports import (
     openai_moderation,
     pandalm,
     probes,
+    rankings,
     trl,
     xstest,
 )
@@ -30,7 +31,8 @@ FORMATS: dict[str, Format] = {
     "open-assistant-reports": Format(open_assistant_reports.read, JsonRecords),
     "openai-moderation": Format(openai_moderation.read, records_or_lines),
     "pandalm": Format(pandalm.read, records_or_lines),
-    OWN_FORMAT: Format(probes.read),
+    judged.OWN_FORMAT: Format(probes.read),
+    comparisons.OWN_FORMAT: Format(rankings.read),
     "trl": Format(trl.read, records_or_lines),
     "xstest": Format(xstest.read, CsvRows),
 }

@@ -141,6 +141,7 @@ def _add_candidates(chunk: Chunk, place: int, record: ImportedDialogue, file_for
             turns=candidate.turns,
             is_empty=candidate.is_empty,
             source=candidate.source,
+            **candidate.made,
         )
         chunk["candidates"].append([place, compared if candidate.is_compared else None, row])
 

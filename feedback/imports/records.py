@@ -18,12 +18,14 @@ class ImportedCandidate:
     """A reply the source has: its turns, its rank (1 is best; None: unranked), and all else the source says of it.
 
     is_compared  whether it is one of the replies that were compared with each other
+    made         what is known of how it was made, by the names of a candidate's columns
     """
 
     turns: Messages
     is_compared: bool = True
     rank: int | None = None
     source: dict[str, Any] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
