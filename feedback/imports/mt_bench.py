@@ -10,14 +10,13 @@ Source  Zheng et al. 2023, arXiv:2306.05685; fastchat/llm_judge/data/mt_bench of
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from feedback.errors import ImportRefused
 from feedback.imports.json_records import records_or_lines
 from feedback.imports.reading import Lines, Malformed, Problems, kept_fields, refuse_unstorable, shown, text_field
-from feedback.imports.records import ImportedDialogue
+from feedback.imports.records import ImportedDialogue, Messages
 
 Questions = dict[int, list[str]]  # {question_id: its turns}
 LONGEST_NAME = 120  # characters
@@ -110,11 +109,12 @@ def _choice(choice: Any, path: str, asked: list[str]) -> ImportedDialogue:
     answers = _texts(choice, "turns", path, may_be_empty=True)
     if len(answers) > len(asked):
         raise Malformed(f"field {path}turns has {len(answers)} answers, and the question {len(asked)} turns.")
-    pairs = zip(("user",) * len(answers), asked, ("assistant",) * len(answers), answers, strict=False)
-    said = chain.from_iterable(((one, text), (other, answer)) for one, text, other, answer in pairs)
+    turns: Messages = []
+    for question, answer in zip(asked, answers, strict=False):
+        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return ImportedDialogue(
         key="",
-        turns=[{"role": role, "content": text} for role, text in said],
+        turns=turns,
         source={"choice": kept_fields(choice, without={"turns"}, path=path)},
         notes=("reference answers",),
     )
