@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import random
 import time
@@ -32,6 +33,7 @@ from rich.console import Console
 
 from rewardtrain.chat import Turn
 from rewardtrain.hyperparameters import RuleModelSettings
+from rewardtrain.metrics import auc_error
 from rewardtrain.seeds import stable_seed
 from tests.benchmarks.oracle_reward import STARTER, draw
 
@@ -218,11 +220,19 @@ def _without_two(
     dialogues = judged([probe for probe in found if probe.rule in told], settings.seed, told)
     rule_model, seconds = train(dialogues, settings, base)
     report = measure_rules(rule_model, known(test, rules), unseen=LEFT_OUT)
-    of_two = {one.key: {"own": one.own, "all": one.all} for one in report.rules if one.is_unseen}
+    two = [one for one in report.rules if one.is_unseen]
     return {
         **_figures(report, seconds), "unseen_own": report.unseen_own, "unseen_all": report.unseen_all,
-        "unseen": of_two,
+        "unseen_own_error": _error([(one.own, one.own_broken, one.own_followed) for one in two]),
+        "unseen_all_error": _error([(one.all, one.all_broken, one.all_followed) for one in two]),
+        "unseen": {one.key: {"own": one.own, "all": one.all} for one in two},
     }  # fmt: skip
+
+
+def _error(found: Sequence[tuple[float | None, int, int]]) -> float | None:
+    """The standard error of the mean of some rules' AUCs, taken for independent; None where one has none."""
+    errors = [auc_error(auc, broken, followed) for auc, broken, followed in found if auc is not None]
+    return math.hypot(*errors) / len(errors) if len(errors) == len(found) else None
 
 
 def _figures(report: RuleReport, seconds: float) -> dict[str, Any]:
@@ -293,10 +303,17 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
 
 def _line(row: dict[str, Any]) -> str:
     names = ("own", "all", "unseen_own", "unseen_all")
-    cells = [f"{row[name]:.3f}" if row.get(name) is not None else "" for name in names]
+    cells = [
+        f"{row[name]:.3f}{_within(row.get(f'{name}_error'))}" if row.get(name) is not None else "" for name in names
+    ]
     return (
         f"| {row['probes']} | {row['seed']} | {TITLES[row['way']]} | {' | '.join(cells)} | {row['cpu_seconds']:.0f} |"
     )
+
+
+def _within(error: float | None) -> str:
+    """What 95 % of such studies would lie within, if the network were always the same."""
+    return "" if error is None else f" ± {1.96 * error:.2f}"
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from statistics import NormalDist, pstdev
 
 import pytest
 
@@ -13,6 +14,7 @@ from rewardtrain.metrics import (
     CalibrationBin,
     ScoredPair,
     accuracy_by_strength,
+    auc_error,
     calibration,
     cross_entropy,
     explained_variance,
@@ -123,6 +125,21 @@ def test_auc_is_that_of_all_pairs_ties_too():
         scores = [rng.choice((0.0, 0.1, 0.25, 0.25, 0.7, rng.random())) for _ in range(rng.randint(2, 30))]
         positives = [True, False, *(rng.random() < 0.3 for _ in scores[2:])]
         assert roc_auc(scores, positives) == pytest.approx(slow_auc(scores, positives), abs=1e-12)
+
+
+def test_the_error_of_an_auc_is_that_of_drawing_the_dialogues_again():
+    """Beside 4,000 draws of scores whose AUC is known: normal scores a distance of d apart have Phi(d / sqrt 2)."""
+    rng = random.Random(0)
+    found = []
+    for _ in range(4000):
+        scores = [rng.gauss(1.2, 1) for _ in range(12)] + [rng.gauss(0, 1) for _ in range(30)]
+        found.append(roc_auc(scores, [True] * 12 + [False] * 30))
+    assert auc_error(NormalDist().cdf(1.2 / 2**0.5), 12, 30) == pytest.approx(pstdev(found), rel=0.1)
+
+
+def test_an_auc_of_one_kind_alone_has_no_error():
+    with pytest.raises(ValueError, match="at least one of either kind"):
+        auc_error(0.5, 0, 3)
 
 
 def test_auc_says_nothing_where_one_side_is_missing_and_refuses_what_is_no_number():

@@ -71,10 +71,10 @@ def test_the_tables_have_every_run_and_what_calibration_did():
         },
         {
             "seed": 0, "probes": 200, "way": "left_out", "own": 0.8, "all": 0.7, "unseen_own": 0.6,
-            "unseen_all": None, "cpu_seconds": 40.0,
+            "unseen_all": None, "unseen_own_error": 0.1, "cpu_seconds": 40.0,
         },
     ]  # fmt: skip
     text = rule_model_study.report(rows)
     assert "| 200 | 0 | rule model | 0.900 | 0.850 |  |  | 51 |" in text
-    assert "| 200 | 0 | told nothing of brand and law | 0.800 | 0.700 | 0.600 |  | 40 |" in text
+    assert "| 200 | 0 | told nothing of brand and law | 0.800 | 0.700 | 0.600 ± 0.20 |  | 40 |" in text
     assert "| 200 | 0 | 1.500 | 0.110 | 0.100 | 0.050 | 0.020 |" in text
