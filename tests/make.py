@@ -14,6 +14,8 @@ from feedback.models import (
     Candidate,
     Comparison,
     Consent,
+    Demonstration,
+    DemonstrationReview,
     Dialogue,
     GenerationRequest,
     Membership,
@@ -245,6 +247,38 @@ def make_judge_slot(probe: RuleJudgement | None = None, *, name: str = "bob") ->
     project = (probe or make_verdict()).dialogue.project
     slot = slots.next_slot(user=make_member(project, name), project=project, kind=WorkItem.Kind.JUDGE)
     assert slot is not None
+    return slot
+
+
+def make_demonstration(
+    dialogue: Dialogue | None = None, *, name: str = "alice", content: str = "Water it less.", **fields: Any
+) -> Demonstration:
+    """A row as it stands in the database: one person's reply to a dialogue, in a slot of its own."""
+    dialogue = dialogue or make_dialogue(kind=Dialogue.Kind.DEMONSTRATION)
+    user = make_member(dialogue.project, name)
+    slot = _filled_slot(user, project=dialogue.project, kind=WorkItem.Kind.DEMONSTRATE, dialogue=dialogue, wanted=2)
+    values = {"slot": slot, "annotator": user, "annotator_key": f"u{user.pk}", "position": 0, "fingerprint": "0" * 64}
+    return Demonstration.objects.create(dialogue=dialogue, content=content, **values | fields)
+
+
+def make_demonstration_review(
+    demonstration: Demonstration | None = None, *, name: str = "bob", verdict: str = "accepted", **fields: Any
+) -> DemonstrationReview:
+    """A row as it stands in the database: another person's review, in a slot of its own."""
+    demonstration = demonstration or make_demonstration()
+    project = demonstration.dialogue.project
+    user = make_member(project, name)
+    slot = _filled_slot(user, project=project, kind=WorkItem.Kind.REVIEW, demonstration=demonstration)
+    values = {"slot": slot, "annotator": user, "annotator_key": f"u{user.pk}"}
+    return DemonstrationReview.objects.create(demonstration=demonstration, verdict=verdict, **values | fields)
+
+
+def _filled_slot(user: User, **about: Any) -> Slot:
+    item = work_items.open_work(**about)
+    slot = slots.claim_slot(item.slots.filter(state="free")[0].pk, user=user)
+    assert slot is not None
+    slots.fill(slot)
+    slot.refresh_from_db()
     return slot
 
 

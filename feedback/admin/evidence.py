@@ -20,6 +20,8 @@ from feedback.admin.base import (
 from feedback.models import (
     AuditEntry,
     Consent,
+    Demonstration,
+    DemonstrationReview,
     Dialogue,
     GenerationRequest,
     Import,
@@ -142,6 +144,28 @@ class ConsentAdmin(EvidenceAdmin):
     list_display = ["user", "theme", "given", "project", "created_at"]
     list_filter = ["project", "theme", "given"]
     list_select_related = ["user", "project"]
+
+
+class DemonstrationReviewInline(EvidenceInline):
+    model = DemonstrationReview
+    fk_name = "demonstration"
+    fields = ["verdict", "reason", "annotator", "revision", "withdrawn", "counts"]
+
+
+@admin.register(Demonstration)
+class DemonstrationAdmin(EvidenceAdmin):
+    project_path = "dialogue__project"
+    list_display = [
+        "__str__", "annotator_key", "annotator", "opening_words", "pasted_share", "revision", "withdrawn", "counts",
+        "created_at",
+    ]  # fmt: skip
+    list_filter = ["dialogue__project", "withdrawn", "counts"]
+    list_select_related = ["annotator"]
+    inlines = [DemonstrationReviewInline]
+
+    @admin.display(description="reply")
+    def opening_words(self, demonstration: Demonstration) -> str:
+        return Truncator(demonstration.content).chars(80)
 
 
 @admin.register(Snapshot)

@@ -106,6 +106,10 @@ class ProjectAdmin(KeptAdmin):
                 ]
             },
         ),
+        (
+            "Demonstrations",
+            {"fields": ["demonstrations_open", "demonstrations_per_prompt", "ready_demonstrations"]},
+        ),
         ("Learning", {"fields": ["round_every", "promote_at_once", "hyperparameters"]}),
     ]
 

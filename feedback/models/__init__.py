@@ -2,6 +2,7 @@
 
 from feedback.models.audit import AuditEntry
 from feedback.models.candidates import Candidate, Comparison, GenerationRequest, RankEntry, Ranking
+from feedback.models.demonstrations import Demonstration, DemonstrationReview
 from feedback.models.dialogues import Dialogue, Turn
 from feedback.models.judgements import Consent, Probe, RuleJudgement, RuleScore
 from feedback.models.people import User
@@ -17,6 +18,8 @@ __all__ = [
     "Candidate",
     "Comparison",
     "Consent",
+    "Demonstration",
+    "DemonstrationReview",
     "Dialogue",
     "Draft",
     "GenerationRequest",

@@ -95,6 +95,14 @@ class Turn(models.Model):
         related_name="continued_as",
         help_text="The chosen reply this turn repeats.",
     )
+    demonstration = models.ForeignKey(
+        "feedback.Demonstration",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="continued_as",
+        help_text="The demonstrated reply this turn repeats.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

@@ -91,6 +91,17 @@ class Project(models.Model):
     sensitive_per_day = models.PositiveSmallIntegerField(
         default=12, help_text="Dialogues about sensitive rules that one person may be given in a day."
     )
+    demonstrations_open = models.BooleanField(
+        default=False, help_text="Annotators write the replies they would want, and review each other's."
+    )
+    demonstrations_per_prompt = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(20)],
+        help_text="How many people write a reply to the same prompt.",
+    )
+    ready_demonstrations = models.PositiveSmallIntegerField(
+        default=6, help_text="Prompts that wait for a written reply, kept so by themselves. 0: only what is asked for."
+    )
     max_turns = models.PositiveSmallIntegerField(
         default=5, validators=[MinValueValidator(1), MaxValueValidator(50)], help_text="User turns per dialogue."
     )
@@ -134,6 +145,9 @@ class Project(models.Model):
             models.CheckConstraint(
                 condition=Q(replies_per_probe_turn__gte=1, replies_per_probe_turn__lte=9),
                 name="one_to_nine_replies_per_probe_turn",
+            ),
+            models.CheckConstraint(
+                condition=Q(demonstrations_per_prompt__gte=1), name="a_prompt_wants_a_demonstration"
             ),
             models.CheckConstraint(condition=Q(temperature__gte=0), name="temperature_is_not_negative"),
             models.CheckConstraint(

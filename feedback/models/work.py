@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 from datetime import datetime
+from functools import reduce
+from operator import or_
 
 from django.apps import apps
 from django.conf import settings
@@ -23,6 +25,12 @@ def new_shuffle_seed() -> int:
 def midnight() -> datetime:
     """When today began, by the server's clock."""
     return timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _about_one_of(*names: str) -> Q:
+    """Exactly one of these is there."""
+    only = (Q(**{f"{name}__isnull": name != one for name in names}) for one in names)
+    return reduce(or_, only)
 
 
 class WorkItem(models.Model):
@@ -54,6 +62,14 @@ class WorkItem(models.Model):
         "feedback.Candidate", null=True, blank=True, on_delete=models.PROTECT, related_name="work_items"
     )
     prompt = models.ForeignKey(Prompt, null=True, blank=True, on_delete=models.PROTECT, related_name="work_items")
+    demonstration = models.ForeignKey(
+        "feedback.Demonstration",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="work_items",
+        help_text="What is reviewed, or written again by who wrote it.",
+    )
     rule = models.ForeignKey(
         "feedback.Rule",
         null=True,
@@ -74,12 +90,7 @@ class WorkItem(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=Q(
-                    dialogue__isnull=False, comparison__isnull=True, candidate__isnull=True, prompt__isnull=True
-                )
-                | Q(dialogue__isnull=True, comparison__isnull=False, candidate__isnull=True, prompt__isnull=True)
-                | Q(dialogue__isnull=True, comparison__isnull=True, candidate__isnull=False, prompt__isnull=True)
-                | Q(dialogue__isnull=True, comparison__isnull=True, candidate__isnull=True, prompt__isnull=False),
+                condition=_about_one_of("dialogue", "comparison", "candidate", "prompt", "demonstration"),
                 name="a_work_item_is_about_one_thing",
             ),
             models.CheckConstraint(
@@ -95,12 +106,22 @@ class WorkItem(models.Model):
                 | (~Q(kind__in=["probe", "judge"]) & Q(rule__isnull=True)),
                 name="probe_and_judge_are_about_a_dialogue_and_a_rule",
             ),
+            models.CheckConstraint(
+                condition=Q(kind="review", demonstration__isnull=False, wanted=1)
+                | ~Q(kind="review") & (Q(demonstration__isnull=True) | Q(kind="demonstrate", wanted=1)),
+                name="a_demonstration_is_reviewed_or_written_again_once",
+            ),
             models.CheckConstraint(condition=Q(wanted__gte=1), name="a_work_item_wants_an_answer"),
             models.CheckConstraint(condition=Q(added__lte=models.F("wanted")), name="added_answers_are_wanted"),
             models.UniqueConstraint(
                 fields=["comparison", "kind"],
                 condition=Q(comparison__isnull=False),
                 name="one_work_item_per_comparison_and_kind",
+            ),
+            models.UniqueConstraint(
+                fields=["demonstration", "kind"],
+                condition=Q(demonstration__isnull=False),
+                name="one_work_item_per_demonstration_and_kind",
             ),
             models.UniqueConstraint(
                 fields=["dialogue", "kind"],

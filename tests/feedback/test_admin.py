@@ -32,7 +32,7 @@ OURS = [model for app in ("feedback", "rewardtrain") for model in apps.get_app_c
 SHOWN = [model for model in OURS if model in admin.site._registry]
 READ_ONLY = [
     "dialogue", "generationrequest", "ranking", "snapshot", "import", "auditentry", "promptgroup", "trainingrun",
-    "round", "ledgerentry", "ruleset", "probe", "rulejudgement", "consent",
+    "round", "ledgerentry", "ruleset", "probe", "rulejudgement", "consent", "demonstration",
 ]  # fmt: skip
 
 
@@ -59,6 +59,7 @@ def project() -> Project:
     probe = make.make_probe(make.make_rule_set(project).rules.all()[0])
     make.make_judgement(probe, name="beth")
     make.make_rule_score(probe)
+    make.make_demonstration_review(make.make_demonstration(make.make_dialogue(project), name="beth"), name="bert")
     Consent.objects.create(
         project=project, user=make.make_user("beth"), theme="Safety", wording="Wrong advice.", given=True
     )
@@ -129,6 +130,7 @@ def settings_of(project: Project, **changes: object) -> dict[str, object]:
         "name", "guidelines", "candidates_per_turn", "answers_per_comparison", "max_turns", "ready_dialogues",
         "lease_minutes", "temperature", "max_new_tokens", "draws_per_reply", "round_every",
         "replies_per_probe_turn", "judges_per_probe", "other_rules_judged", "sensitive_per_day",
+        "demonstrations_per_prompt", "ready_demonstrations",
     ]  # fmt: skip
     members = {"memberships-TOTAL_FORMS": 0, "memberships-INITIAL_FORMS": 0}
     return (

@@ -8,7 +8,17 @@ import pytest
 from django.db import IntegrityError, connection, models, transaction
 
 from feedback import append_only, audit
-from feedback.models import AuditEntry, Consent, Probe, RankEntry, Ranking, RuleJudgement, RuleScore
+from feedback.models import (
+    AuditEntry,
+    Consent,
+    Demonstration,
+    DemonstrationReview,
+    Probe,
+    RankEntry,
+    Ranking,
+    RuleJudgement,
+    RuleScore,
+)
 from rewardtrain.models import Promotion
 from tests import make
 
@@ -50,6 +60,14 @@ def a_consent() -> Consent:
     return Consent.objects.create(user=user, project=project, theme="Poison", wording="Wrong advice.", given=True)
 
 
+def a_demonstration() -> Demonstration:
+    return make.make_demonstration()
+
+
+def a_review() -> DemonstrationReview:
+    return make.make_demonstration_review()
+
+
 Build = Callable[[], models.Model]
 EVIDENCE: list[tuple[Build, dict[str, object]]] = [
     (a_ranking, {"all_bad": True}),
@@ -58,6 +76,8 @@ EVIDENCE: list[tuple[Build, dict[str, object]]] = [
     (a_rule_score, {"p_broken": 0.9}),
     (a_probe, {"created_at": "2020-01-01T00:00:00Z"}),
     (a_consent, {"given": False}),
+    (a_demonstration, {"content": "Water it more."}),
+    (a_review, {"verdict": "sent_back", "reason": "No."}),
     (an_audit_entry, {"action": "project.restored"}),
     (a_promotion, {"reason": "Another one."}),
 ]
@@ -101,7 +121,8 @@ def run(sql: str) -> None:
 def test_the_guarded_tables_are_these() -> None:
     assert append_only.guarded_tables() == [
         "feedback_ranking", "feedback_rankentry", "feedback_rulejudgement", "feedback_rulescore", "feedback_probe",
-        "feedback_consent", "feedback_auditentry", "rewardtrain_promotion",
+        "feedback_consent", "feedback_demonstration", "feedback_demonstrationreview", "feedback_auditentry",
+        "rewardtrain_promotion",
     ]  # fmt: skip
 
 

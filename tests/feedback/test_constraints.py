@@ -11,6 +11,8 @@ from django.utils import timezone
 from feedback.models import (
     Candidate,
     Comparison,
+    Demonstration,
+    DemonstrationReview,
     Dialogue,
     Draft,
     GenerationRequest,
@@ -650,6 +652,168 @@ def a_judgement_in_time_that_does_not_count() -> None:
 def two_judgements_of_one_submit_key() -> None:
     judgement = make.make_judgement(submit_key=uuid4())
     again(judgement, submit_key=judgement.submit_key)
+
+
+# Demonstrations and their reviews
+
+
+def once_more(row: Any, **fields: Any) -> Any:
+    """The same row once more, as the fields say."""
+    for name, value in ({"submit_key": None} | fields).items():
+        setattr(row, name, value)
+    row.pk = None
+    row.save(force_insert=True)
+    return row
+
+
+def next_of(demonstration: Demonstration, **fields: Any) -> Demonstration:
+    """The next revision of a demonstration, in the place of the one before."""
+    before = Demonstration.objects.get(pk=demonstration.pk)
+    return once_more(demonstration, **{"revision": demonstration.revision + 1, "supersedes": before} | fields)
+
+
+@breaks("a_prompt_wants_a_demonstration")
+def a_project_whose_prompts_want_none() -> None:
+    make.make_project(demonstrations_per_prompt=0)
+
+
+@breaks("one_demonstration_per_revision")
+def two_demonstrations_of_one_revision() -> None:
+    once_more(make.make_demonstration())
+
+
+@breaks("a_demonstration_comes_from_a_slot_or_an_import")
+def a_demonstration_of_nobody() -> None:
+    make.make_demonstration(slot=None, annotator=None)
+
+
+@breaks("a_demonstration_says_something")
+def a_demonstration_without_a_word() -> None:
+    make.make_demonstration(content="")
+
+
+@breaks("demonstration_revisions_start_at_one")
+def revision_zero_of_a_demonstration() -> None:
+    next_of(make.make_demonstration(), revision=0)
+
+
+@breaks("a_later_demonstration_supersedes")
+def a_later_one_that_supersedes_nothing() -> None:
+    next_of(make.make_demonstration(), supersedes=None)
+
+
+@breaks("feedback_demonstration.supersedes_id")
+def two_demonstrations_in_the_place_of_one() -> None:
+    first = make.make_demonstration()
+    make.make_demonstration(first.dialogue, name="bob", supersedes=first)
+    next_of(Demonstration.objects.get(pk=first.pk))
+
+
+@breaks("pasted_share_is_nought_to_one")
+def more_pasted_than_there_is() -> None:
+    make.make_demonstration(pasted_share=1.01)
+
+
+@breaks("pasted_share_is_nought_to_one")
+def less_than_nothing_pasted() -> None:
+    make.make_demonstration(pasted_share=-0.01)
+
+
+@breaks("demonstration_seconds_are_not_negative")
+def a_demonstration_before_it_was_asked() -> None:
+    make.make_demonstration(seconds=-1)
+
+
+@breaks("only_late_demonstrations_may_not_count")
+def a_demonstration_in_time_that_does_not_count() -> None:
+    make.make_demonstration(counts=False)
+
+
+@breaks("feedback_demonstration.submit_key")
+def two_demonstrations_of_one_submit_key() -> None:
+    key = uuid4()
+    next_of(make.make_demonstration(submit_key=key), submit_key=key)
+
+
+@breaks("a_demonstration_is_reviewed_or_written_again_once")
+def a_review_of_a_dialogue() -> None:
+    dialogue = make.make_dialogue()
+    WorkItem.objects.create(project=dialogue.project, kind="review", dialogue=dialogue)
+
+
+@breaks("a_demonstration_is_reviewed_or_written_again_once")
+def a_demonstration_that_two_write_again() -> None:
+    first = make.make_demonstration()
+    WorkItem.objects.create(project=first.dialogue.project, kind="demonstrate", demonstration=first, wanted=2)
+
+
+@breaks("a_demonstration_is_reviewed_or_written_again_once")
+def a_demonstration_that_is_rated() -> None:
+    first = make.make_demonstration()
+    WorkItem.objects.create(project=first.dialogue.project, kind="rate", demonstration=first)
+
+
+@breaks("one_work_item_per_demonstration_and_kind")
+def two_reviews_asked_of_one_demonstration() -> None:
+    first = make.make_demonstration()
+    for _ in range(2):
+        WorkItem.objects.create(project=first.dialogue.project, kind="review", demonstration=first)
+
+
+@breaks("one_review_per_revision")
+def two_reviews_of_one_revision() -> None:
+    once_more(make.make_demonstration_review())
+
+
+@breaks("review_verdict_is_known")
+def a_review_that_says_something_else() -> None:
+    make.make_demonstration_review(verdict="fine")
+
+
+@breaks("what_is_sent_back_has_a_reason")
+def sent_back_without_a_reason() -> None:
+    make.make_demonstration_review(verdict="sent_back")
+
+
+@breaks("an_edit_is_there_where_it_was_edited")
+def edited_into_nothing() -> None:
+    make.make_demonstration_review(verdict="edited")
+
+
+@breaks("an_edit_is_there_where_it_was_edited")
+def accepted_with_an_edit() -> None:
+    first = make.make_demonstration()
+    edit = make.make_demonstration(first.dialogue, name="bob", supersedes=first)
+    make.make_demonstration_review(first, edit=edit)
+
+
+@breaks("feedback_demonstrationreview.edit_id")
+def one_edit_of_two_reviews() -> None:
+    first = make.make_demonstration()
+    edit = make.make_demonstration(first.dialogue, name="bob", supersedes=first)
+    review = make.make_demonstration_review(first, verdict="edited", edit=edit)
+    once_more(review, revision=2)
+
+
+@breaks("review_revisions_start_at_one")
+def revision_zero_of_a_review() -> None:
+    once_more(make.make_demonstration_review(), revision=0)
+
+
+@breaks("review_seconds_are_not_negative")
+def a_review_before_it_was_asked() -> None:
+    make.make_demonstration_review(seconds=-1)
+
+
+@breaks("only_late_reviews_may_not_count")
+def a_review_in_time_that_does_not_count() -> None:
+    make.make_demonstration_review(counts=False)
+
+
+@breaks("feedback_demonstrationreview.submit_key")
+def two_reviews_of_one_submit_key() -> None:
+    review: DemonstrationReview = make.make_demonstration_review(submit_key=uuid4())
+    once_more(review, revision=2, submit_key=review.submit_key)
 
 
 @pytest.mark.parametrize(("name", "deed"), deeds.cases())
