@@ -241,3 +241,27 @@ class BadVerdict(FeedbackError):
 
 class TurnNotMarked(FeedbackError):
     code = "turn_not_marked"
+
+
+class NotDemonstrable(FeedbackError):
+    """Something that nobody can be asked to write a reply to."""
+
+    code = "not_demonstrable"
+
+
+class AlikeAlready(FeedbackError):
+    """A text that says what another one says already; sent again on purpose it is stored. `likeness`: 0 to 1."""
+
+    code = "alike_already"
+    status = 409
+
+    def __init__(self, message: str, likeness: float = 1.0) -> None:
+        super().__init__(message)
+        self.likeness = likeness
+
+
+class AlreadyReviewed(FeedbackError):
+    """A demonstration of which somebody has said something, or whose place another one has taken."""
+
+    code = "already_reviewed"
+    status = 409

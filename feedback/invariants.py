@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.db.models import CharField, Count, Exists, F, Max, OuterRef, Prefetch, Q, Value
+from django.db.models import CharField, Count, Exists, F, Max, OuterRef, Prefetch, Q, Subquery, Value
 from django.db.models.functions import Cast, Concat
 from django.utils import timezone
 
@@ -17,6 +17,8 @@ from feedback.models import (
     Candidate,
     Comparison,
     Consent,
+    Demonstration,
+    DemonstrationReview,
     Dialogue,
     GenerationRequest,
     ModelVersion,
@@ -297,6 +299,83 @@ def sensitive_text_was_agreed_to() -> Found:
             yield f"slot {slot.pk}", f"given to user {slot.annotator_id}, who had not agreed to read such things"
 
 
+def demonstrations_are_their_holders() -> Found:
+    """A reply was written by whoever holds its slot, to what the slot asks, under the name made from their id."""
+    name = Concat(Value("u"), Cast("annotator_id", CharField()))
+    own = {"slot__annotator": F("annotator"), "annotator_key": name}
+    asked = Q(slot__work_item__dialogue=F("dialogue")) | Q(slot__work_item__demonstration__dialogue=F("dialogue"))
+    people = Demonstration.objects.by_people()
+    for text in people.exclude(pk__in=people.filter(asked, **own).values("pk")):
+        yield f"demonstration {text.pk}", f"given by user {text.annotator_id} in a slot or name not theirs"
+    said = Turn.objects.filter(dialogue=OuterRef("dialogue"), position=OuterRef("position"), role=Turn.Role.USER)
+    for text in Demonstration.objects.filter(~Exists(said)):
+        yield f"demonstration {text.pk}", "answers no turn of a user's"
+
+
+def demonstrations_supersede_in_place() -> Found:
+    """What takes another's place answers the same turn, and is its writer's own or a reviewer's edit of it."""
+    same = Q(supersedes__dialogue=F("dialogue"), supersedes__position=F("position"))
+    later = Demonstration.objects.filter(supersedes__isnull=False)
+    for text in later.exclude(pk__in=later.filter(same).values("pk")):
+        yield f"demonstration {text.pk}", f"supersedes demonstration {text.supersedes_id}, which answers another turn"
+    made = DemonstrationReview.objects.filter(edit=OuterRef("pk"), demonstration=OuterRef("supersedes"))
+    for text in later.exclude(supersedes__annotator_key=F("annotator_key")).filter(~Exists(made)):
+        yield f"demonstration {text.pk}", f"supersedes demonstration {text.supersedes_id} of another person, unreviewed"
+
+
+def one_demonstration_in_force() -> Found:
+    """One person has at most one reply in force to a turn."""
+    people = Demonstration.objects.counted().by_people()
+    for row in people.values("dialogue", "position", "annotator").annotate(n=Count("pk")).filter(n__gt=1):
+        yield f"dialogue {row['dialogue']}", f"{row['n']} demonstrations in force by user {row['annotator']}"
+
+
+def counted_demonstrations_within_wanted() -> Found:
+    """Replies that stand, count and were not sent back never exceed what a dialogue wants."""
+    texts = Demonstration.objects.by_people()
+    counted = texts.counted().exclude(pk__in=texts.sent_back().values("pk"))
+    wanted = WorkItem.objects.filter(dialogue=OuterRef("dialogue"), kind=WorkItem.Kind.DEMONSTRATE).values("wanted")
+    dialogues = counted.annotate(asked=Subquery(wanted[:1])).values("dialogue", "asked").annotate(n=Count("pk"))
+    for row in dialogues.filter(n__gt=F("asked")):
+        yield f"dialogue {row['dialogue']}", f"{row['n']} counted demonstrations for {row['asked']} wanted"
+
+
+def demonstrations_are_asked_about() -> Found:
+    """Each reply that stands is reviewed or waits for it; what was sent back is, or was, its writer's to mend."""
+    texts = Demonstration.objects.by_people()
+    asked = WorkItem.objects.filter(demonstration=OuterRef("pk"))
+    for text in texts.waiting().filter(~Exists(asked.filter(kind=WorkItem.Kind.REVIEW, closed_at=None))):
+        yield f"demonstration {text.pk}", "waits for a review that nobody is asked for"
+    for text in texts.sent_back().filter(~Exists(asked.filter(kind=WorkItem.Kind.DEMONSTRATE))):
+        yield f"demonstration {text.pk}", "was sent back, and its writer is not asked to mend it"
+
+
+def reviews_are_their_holders() -> Found:
+    """A review was given by whoever holds its slot, of what the slot asks, and one at most counts."""
+    name = Concat(Value("u"), Cast("annotator_id", CharField()))
+    asked = {"slot__work_item__demonstration": F("demonstration"), "slot__work_item__kind": WorkItem.Kind.REVIEW}
+    own = DemonstrationReview.objects.filter(slot__annotator=F("annotator"), annotator_key=name, **asked)
+    for review in DemonstrationReview.objects.exclude(pk__in=own.values("pk")):
+        yield f"review {review.pk}", f"given by user {review.annotator_id} in a slot or name not theirs"
+    counted = DemonstrationReview.objects.counted().values("demonstration").annotate(n=Count("pk"))
+    for row in counted.filter(n__gt=1):
+        yield f"demonstration {row['demonstration']}", f"{row['n']} reviews that count"
+
+
+def nobody_reviews_their_own() -> Found:
+    """A reply is reviewed by somebody else than who wrote it."""
+    for review in DemonstrationReview.objects.filter(demonstration__annotator=F("annotator")):
+        yield f"review {review.pk}", f"given by user {review.annotator_id}, who wrote it"
+
+
+def dialogues_go_on_from_demonstrations() -> Found:
+    """A turn that repeats a demonstrated reply follows the turn it answers, word for word."""
+    repeats = Turn.objects.filter(demonstration__isnull=False)
+    same = Q(position=F("demonstration__position") + 1, content=F("demonstration__content"), role=Turn.Role.ASSISTANT)
+    for turn in repeats.exclude(pk__in=repeats.filter(same).values("pk")):
+        yield f"turn {turn.pk}", f"is not what demonstration {turn.demonstration_id} said there"
+
+
 def snapshots_match_their_manifest() -> Found:
     """Every written snapshot's files are what its manifest says."""
     from feedback.snapshots import damaged_files
@@ -341,6 +420,14 @@ CHECKS: list[Callable[[], Found]] = [
     probes_name_a_published_rule,
     verdicts_mark_what_the_model_said,
     sensitive_text_was_agreed_to,
+    demonstrations_are_their_holders,
+    demonstrations_supersede_in_place,
+    one_demonstration_in_force,
+    counted_demonstrations_within_wanted,
+    demonstrations_are_asked_about,
+    reviews_are_their_holders,
+    nobody_reviews_their_own,
+    dialogues_go_on_from_demonstrations,
     snapshots_match_their_manifest,
     rules_continue_an_earlier_version,
 ]

@@ -9,7 +9,19 @@ from uuid import uuid4
 
 from django.utils import timezone
 
-from feedback import consents, dialogues, generation, judgements, probing, queue, rankings, slots, work_items
+from feedback import (
+    consents,
+    demonstration_reviews,
+    demonstrations,
+    dialogues,
+    generation,
+    judgements,
+    probing,
+    queue,
+    rankings,
+    slots,
+    work_items,
+)
 from feedback.models import (
     Candidate,
     Comparison,
@@ -271,6 +283,38 @@ def make_demonstration_review(
     slot = _filled_slot(user, project=project, kind=WorkItem.Kind.REVIEW, demonstration=demonstration)
     values = {"slot": slot, "annotator": user, "annotator_key": f"u{user.pk}"}
     return DemonstrationReview.objects.create(demonstration=demonstration, verdict=verdict, **values | fields)
+
+
+def make_write_slot(
+    project: Project | None = None, *, name: str = "alice", text: str = "Why are my basil leaves yellow?", **asked: Any
+) -> Slot:
+    """A prompt in the hands of a member who is to write the reply."""
+    project = project or make_project(demonstrations_open=True)
+    item = demonstrations.ask_for_demonstrations(prompt=make_prompt(project, text), **asked)
+    slot = slots.claim_slot(item.slots.filter(state="free")[0].pk, user=make_member(project, name))
+    assert slot is not None
+    return slot
+
+
+def write(slot: Slot | None = None, content: str = "Water it less.", **answer: Any) -> Demonstration:
+    """A reply as its writer sends it."""
+    answer.setdefault("submit_key", uuid4())
+    return demonstrations.record_demonstration(slot=slot or make_write_slot(), content=content, **answer)
+
+
+def make_review_slot(demonstration: Demonstration | None = None, *, name: str = "bob") -> Slot:
+    """A written reply in another person's hands."""
+    demonstration = demonstration or write()
+    item = demonstration.work_items.get(kind=WorkItem.Kind.REVIEW)
+    slot = slots.claim_slot(item.slots.get(state="free").pk, user=make_member(item.project, name))
+    assert slot is not None
+    return slot
+
+
+def review(slot: Slot | None = None, verdict: str = "accepted", **answer: Any) -> DemonstrationReview:
+    """What another person says of a written reply."""
+    answer.setdefault("submit_key", uuid4())
+    return demonstration_reviews.record_review(slot=slot or make_review_slot(), verdict=verdict, **answer)
 
 
 def _filled_slot(user: User, **about: Any) -> Slot:

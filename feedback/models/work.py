@@ -49,6 +49,7 @@ class WorkItem(models.Model):
         RATE = "rate", "Rate replies"
 
     CHATS = ("chat_and_rank", "probe")  # the kinds in which a person writes to the model, in a dialogue they hold
+    DEMONSTRATIONS = ("demonstrate", "review")  # the kinds that write a reply, or read one that a person wrote
     ABOUT_RULES = ("probe", "judge")  # the kinds that ask about one rule
     NOT_SENSITIVE = ("chat_and_rank", "rank")  # the kinds about no rule and no probed dialogue; any other may show harm
 
@@ -168,8 +169,9 @@ class SlotQuerySet(models.QuerySet["Slot"]):
 
         Nothing they hold, answered or skipped (what lapsed under them they may take up again), no reply to rank and no
         probe to judge that they have judged or asked for themselves, no dialogue that somebody else opened and has not
-        begun, and nobody else's probe. No question by a retired rule, besides those of a blind set. Nothing that shows
-        what they did not agree to read, or have had enough of today.
+        begun, and nobody else's probe; no demonstration to review where a text of theirs stands. No question by a
+        retired rule, besides those of a blind set. Nothing that shows what they did not agree to read, or have had
+        enough of today.
 
         kind  of work, where only one is wanted: what cannot matter to it is left out of the question
         """
@@ -195,6 +197,8 @@ class SlotQuerySet(models.QuerySet["Slot"]):
             free = free._to_chat_begun_or_own(user)
         if kind in {"", WorkItem.Kind.JUDGE}:
             free = free._to_judge_still_asked()._judging_independent_of(user)
+        if kind in {"", *WorkItem.DEMONSTRATIONS}:
+            free = free._to_demonstrate_open_and_theirs(user)._demonstrating_independent_of(user)
         if kind in {"", WorkItem.Kind.RANK}:
             free = free._ranking_independent_of(user)
         return free
@@ -214,6 +218,39 @@ class SlotQuerySet(models.QuerySet["Slot"]):
             ~Q(work_item__kind=WorkItem.Kind.JUDGE)
             | Q(work_item__dialogue__kind=Dialogue.Kind.EVALUATION)
             | Q(work_item__project__probes_open=True) & ~Q(work_item__rule__rule_set__state=RuleSet.State.RETIRED)
+        )
+
+    def _to_demonstrate_open_and_theirs(self, user) -> SlotQuerySet:
+        """Without demonstrations where a project has closed them, and what another person began or has to mend."""
+        anybodys = Q(work_item__demonstration=None) & (
+            Q(work_item__dialogue__author=None) | Q(work_item__dialogue__author=user)
+        )
+        to_mend = Q(work_item__kind=WorkItem.Kind.DEMONSTRATE, work_item__demonstration__annotator=user)
+        to_review = Q(work_item__kind=WorkItem.Kind.REVIEW)
+        return self.filter(
+            ~Q(work_item__kind__in=WorkItem.DEMONSTRATIONS)
+            | Q(work_item__project__demonstrations_open=True) & (anybodys | to_mend | to_review)
+        )
+
+    def _demonstrating_independent_of(self, user) -> SlotQuerySet:
+        """Without reviews in a dialogue where a text of theirs stands or is written, and the other way round.
+
+        So nobody reviews their own text, nor writes one after they have read another's.
+        """
+        texts = apps.get_model("feedback", "Demonstration").objects.in_force()
+        # by their key, and items before slots: whoever has done much is not looked through for each free slot
+        stands = texts.filter(dialogue=OuterRef("work_item__demonstration__dialogue"), annotator_key=f"u{user.pk}")
+        given = Slot.objects.filter(work_item=OuterRef("pk"), annotator=user)
+        writes = WorkItem.objects.filter(
+            Exists(given.filter(state=Slot.State.HELD)),
+            kind=WorkItem.Kind.DEMONSTRATE,
+            dialogue=OuterRef("work_item__demonstration__dialogue"),
+        )
+        read = WorkItem.objects.filter(
+            Exists(given), kind=WorkItem.Kind.REVIEW, demonstration__dialogue=OuterRef("work_item__dialogue")
+        )
+        return self.exclude(Exists(stands) | Exists(writes), work_item__kind=WorkItem.Kind.REVIEW).exclude(
+            Exists(read), work_item__kind=WorkItem.Kind.DEMONSTRATE, work_item__demonstration=None
         )
 
     def showing_sensitive(self) -> SlotQuerySet:

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from feedback import (
     append_only,
+    demonstrations,
     dialogues,
     generation,
     invariants,
@@ -29,6 +30,8 @@ from feedback.models import (
     Candidate,
     Comparison,
     Consent,
+    Demonstration,
+    DemonstrationReview,
     Dialogue,
     GenerationRequest,
     Probe,
@@ -60,6 +63,7 @@ def record() -> None:
     """A record in which everything has happened once: every phase, late, corrected, undone, skipped, failed."""
     project = make.make_project(answers_per_comparison=2)
     probed_and_judged(project)
+    written_and_reviewed(project)
     chat = make.make_chat(project, name="alice")
     make.make_ranking(chat, ranks={}, all_bad=True)
     make.answer_request(dialogues.ask_for_new_candidates(slot=chat))
@@ -109,6 +113,33 @@ def probed_and_judged(project: Project) -> None:
     dialogues.skip_dialogue(slot=make.make_probe_slot(plain), reason="no")
     make.lapse(make.make_probe_slot(plain, name="carol"))
     make.make_probe_slot(plain, name="dan")
+
+
+def written_and_reviewed(project: Project) -> None:
+    """Written replies: accepted and gone on from, sent back and mended, edited, taken back, late, waiting."""
+    Project.objects.filter(pk=project.pk).update(demonstrations_open=True)
+    project.refresh_from_db()
+    accepted = make.write(make.make_write_slot(project, text="One?"), "The first reply.")
+    make.review(make.make_review_slot(accepted))
+    demonstrations.say_next(slot=demonstrations.open_next_turn(demonstration=accepted), text="And?", after_position=1)
+    sent_back = make.write(make.make_write_slot(project, text="Two?"), "A second one.")
+    make.review(make.make_review_slot(sent_back), "sent_back", reason="Say why.")
+    again = slots.next_slot(user=make.make_user("alice"), project=project, kind="demonstrate")
+    while again is not None and again.work_item.demonstration is None:
+        slots.skip(again, reason="another one")
+        again = slots.next_slot(user=make.make_user("alice"), project=project, kind="demonstrate")
+    assert again is not None
+    make.write(again, "The second one, with a why.", revises=1)
+    make.review(make.make_review_slot(make.write(make.make_write_slot(project, text="Three?"), "Third.")), "sent_back",
+                reason="No.")  # fmt: skip
+    edited = make.write(make.make_write_slot(project, text="Four?", name="dan"), "Fourth, with a mistake.")
+    make.review(make.make_review_slot(edited), "edited", content="Fourth.")
+    taken = make.make_write_slot(project, text="Five?")
+    make.write(taken, "Fifth.")
+    demonstrations.withdraw_demonstration(slot=taken)
+    late = make.make_write_slot(project, text="Six?")
+    make.lapse(late)
+    make.write(late, "Sixth.")
 
 
 def test_a_healthy_record_is_clean(record: None) -> None:
@@ -499,6 +530,80 @@ def a_rule_that_was_broken_nowhere() -> None:
 def a_sensitive_probe_of_somebody_who_was_not_asked() -> None:
     with unguarded():
         Consent.objects.filter(user__username="alice").delete()
+
+
+@finds(invariants.demonstrations_are_their_holders)
+def a_demonstration_under_another_name() -> None:
+    spoil(Demonstration.objects.filter(content="Third."), annotator_key="u999")
+
+
+@finds(invariants.demonstrations_are_their_holders)
+def a_demonstration_that_answers_nobody() -> None:
+    spoil(Demonstration.objects.filter(content="Third."), position=7)
+
+
+@finds(invariants.demonstrations_supersede_in_place)
+def a_demonstration_in_the_place_of_another_ones() -> None:
+    other = Demonstration.objects.get(content="Sixth.")
+    spoil(Demonstration.objects.filter(content="Third."), supersedes=other)
+
+
+@finds(invariants.demonstrations_supersede_in_place)
+def an_edit_that_no_review_made() -> None:
+    spoil(DemonstrationReview.objects.filter(verdict="edited"), verdict="accepted", edit=None)
+
+
+@finds(invariants.one_demonstration_in_force)
+def one_person_with_two_demonstrations_in_force() -> None:
+    text = Demonstration.objects.get(content="Third.")
+    values = {"slot": text.slot, "annotator": text.annotator, "annotator_key": "u999", "position": 0}
+    Demonstration.objects.create(dialogue=text.dialogue, content="Another.", fingerprint="0", **values)
+
+
+@finds(invariants.counted_demonstrations_within_wanted)
+def more_demonstrations_than_were_wanted() -> None:
+    text = Demonstration.objects.get(content="Sixth.")
+    with unguarded():
+        WorkItem.objects.filter(dialogue=text.dialogue).update(wanted=1)
+        values = {"slot": text.slot, "annotator": make.make_user("eve"), "annotator_key": "u999", "position": 0}
+        Demonstration.objects.create(dialogue=text.dialogue, content="Another.", fingerprint="0", **values)
+
+
+@finds(invariants.demonstrations_are_asked_about)
+def a_demonstration_that_nobody_is_asked_to_review() -> None:
+    WorkItem.objects.filter(kind="review", demonstration__content="Sixth.").update(closed_at=timezone.now())
+
+
+@finds(invariants.demonstrations_are_asked_about)
+def a_demonstration_sent_back_to_nobody() -> None:
+    item = WorkItem.objects.get(kind="demonstrate", demonstration__content="Third.")
+    item.slots.all().delete()
+    item.delete()
+
+
+@finds(invariants.reviews_are_their_holders)
+def a_review_under_another_name() -> None:
+    spoil(DemonstrationReview.objects.filter(verdict="accepted"), annotator_key="u999")
+
+
+@finds(invariants.reviews_are_their_holders)
+def two_reviews_that_count() -> None:
+    first = DemonstrationReview.objects.filter(verdict="accepted")[0]
+    DemonstrationReview.objects.create(
+        demonstration=first.demonstration, verdict="accepted", slot=first.slot, annotator=first.annotator,
+        annotator_key="u999",
+    )  # fmt: skip
+
+
+@finds(invariants.nobody_reviews_their_own)
+def a_review_of_ones_own_text() -> None:
+    review = DemonstrationReview.objects.filter(verdict="accepted")[0]
+    spoil(DemonstrationReview.objects.filter(pk=review.pk), annotator=review.demonstration.annotator)
+
+
+@finds(invariants.dialogues_go_on_from_demonstrations)
+def a_turn_that_says_something_else_than_the_demonstration() -> None:
+    Turn.objects.filter(demonstration__isnull=False).update(content="Something else.")
 
 
 @finds(invariants.snapshots_match_their_manifest)

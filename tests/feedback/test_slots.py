@@ -307,7 +307,7 @@ def test_an_empty_dialogue_that_nobody_opened_is_anybodys() -> None:
 @pytest.mark.parametrize("agreed", [False, True])
 def test_of_one_kind_the_same_is_offered_as_of_all_together(agreed: bool) -> None:
     """Asked for one kind, what cannot hold for it is left out of the question; the answer is the same."""
-    project = make.make_project(probes_open=True)
+    project = make.make_project(probes_open=True, demonstrations_open=True)
     for rule in make.make_rule_set(project, rules=3, sensitive=1).rules.order_by("position"):
         for name in ("alice", "bob"):
             make.agree(project, name)
@@ -316,6 +316,7 @@ def test_of_one_kind_the_same_is_offered_as_of_all_together(agreed: bool) -> Non
     make.make_ranking()
     make.make_chat(project, name="alice")
     dialogues.open_dialogue(project=project)
+    make.write(make.make_write_slot(project, text="What wants a reply?", wanted=2))
     carol = make.make_member(project, "carol")
     if agreed:
         make.agree(project, "carol")
@@ -325,7 +326,7 @@ def test_of_one_kind_the_same_is_offered_as_of_all_together(agreed: bool) -> Non
             of_one_kind = set(Slot.objects.claimable_by(user, kind))
             assert of_one_kind == set(Slot.objects.claimable_by(user).filter(work_item__kind=kind)), (user, kind)
             offered |= {kind} if of_one_kind else set()
-    assert offered == {"chat_and_rank", "rank", "judge"}
+    assert offered == {"chat_and_rank", "rank", "judge", "demonstrate", "review"}
 
 
 def test_looking_for_work_does_not_go_through_all_that_one_has_done() -> None:
@@ -334,7 +335,7 @@ def test_looking_for_work_does_not_go_through_all_that_one_has_done() -> None:
         pytest.skip("PostgreSQL plans by what is in the tables, so there is no plan to hold it to")
     (alice,) = members("alice")
     plan = slots.waiting_slots(user=alice, project=make.make_project()).explain()
-    assert plan.count("INDEX slot_of_item_and_person") == 3
+    assert plan.count("INDEX slot_of_item_and_person") == 5
     assert "INDEX slot_of_person" not in plan
 
 

@@ -45,7 +45,18 @@ def test_the_sweep_brings_back_rings_and_opens(rung: list[tuple[str, int]], capl
     assert dialogues.unclaimed_dialogues(project).count() == 2
     first = GenerationRequest.objects.earliest("pk")
     assert ("rewardtrain.generate_candidates", first.pk) in rung
-    assert "swept lapsed=1 abandoned=0 rung=1 opened=2 again=0 handed=0" in caplog.text
+    assert "swept lapsed=1 abandoned=0 rung=1 opened=2 again=0 handed=0 asked=0" in caplog.text
+
+
+def test_the_sweep_asks_for_demonstrations_where_they_are_open(caplog: pytest.LogCaptureFixture) -> None:
+    project = make.make_project(demonstrations_open=True, ready_demonstrations=2)
+    for number in range(4):
+        make.make_prompt(project, f"Question {number}?")
+    for _ in range(2):
+        with caplog.at_level(logging.INFO):
+            tasks.sweep()
+    assert Slot.objects.filter(work_item__kind="demonstrate", state="free").count() == 2
+    assert caplog.text.count("asked=2") == 1
 
 
 def test_sweeping_again_changes_nothing_and_says_nothing(
