@@ -59,6 +59,7 @@ def slot_or_404(request: HttpRequest, pk: int) -> Slot:
         "work_item__comparison__dialogue",
         "work_item__rule__rule_set",
         "work_item__dialogue__probe__rule",
+        "work_item__demonstration__dialogue",
         "annotator",
     )
     slot = get_object_or_404(slots, pk=pk)

@@ -13,6 +13,7 @@ from django.utils import timezone
 from annotate.answers import FLAGS, Answer, answer_in_draft, answer_of, name_of
 from annotate.forms import SKIP_REASONS
 from annotate.reasons import in_plain_words
+from annotate.replies import Reply, Review, review_context, write_context
 from annotate.sheet import FAILED, NUMBER_WORDS, WAITING, Row, order_in_words, rows, sheet
 from annotate.templatetags.look import ordinal
 from annotate.verdicts import Said, Verdict, turns_said, verdict_context
@@ -27,6 +28,8 @@ SCRIPTS = tuple(
     f"js/{name}.js" for name in ("status", "draft", "send", "elapsed", "inview", "rank", "chat-keys", "skip")
 )
 PROBE_SCRIPTS = (*SCRIPTS, "js/verdict.js")
+WRITE_SCRIPTS = (*SCRIPTS, "js/write.js")
+REVIEW_SCRIPTS = (*SCRIPTS, "js/review.js")
 WHY_AFTER = 10  # seconds of waiting after which the page says why
 TAKEN = "taken"  # the phase of a chat that lapsed and that somebody else has now
 ASKING = frozenset({Phase.WAITING, Phase.RANK, Phase.FAILED})
@@ -41,6 +44,8 @@ class Refusal:
     message: str = ""
     skip_words: str = ""
     verdict: Verdict | None = None
+    reply: Reply | None = None
+    review: Review | None = None
 
 
 def desk(slot: Slot, refusal: Refusal | None = None, *, at_verdict: bool = False, shown: str = "") -> dict[str, Any]:
@@ -67,6 +72,8 @@ def _context_of(slot: Slot, refusal: Refusal, body: Mapping[str, Any], at_verdic
         return _probe_context(slot, refusal, body, at_verdict, shown)
     if kind == WorkItem.Kind.JUDGE:
         return _judge_context(slot, refusal, body, shown)
+    if kind in WorkItem.DEMONSTRATIONS:
+        return _reply_context(slot, refusal, body)
     build = _chat_context if kind == WorkItem.Kind.CHAT_AND_RANK else _rank_only_context
     return build(slot, refusal, body)
 
@@ -259,6 +266,19 @@ def _judge_context(slot: Slot, refusal: Refusal, body: Mapping[str, Any], shown:
         "draft_key": f"slot-{slot.pk}-verdict",
         "time_is_over": _time_is_over(slot, "What you send is stored as late; nothing is lost."),
         "scripts": PROBE_SCRIPTS,
+    }
+
+
+# Write a reply, or review one
+
+
+def _reply_context(slot: Slot, refusal: Refusal, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A reply that this person writes, or one that somebody else wrote and they review."""
+    is_review = slot.work_item.kind == WorkItem.Kind.REVIEW
+    about = review_context(slot, refusal.review, body) if is_review else write_context(slot, refusal.reply, body)
+    return about | {
+        "time_is_over": _time_is_over(slot, "What you send is stored as late; nothing is lost."),
+        "scripts": REVIEW_SCRIPTS if is_review else WRITE_SCRIPTS,
     }
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from django import forms
 
-from annotate.answers import FLAGS, Answer
+from annotate.answers import FLAGS, NAME, Answer
+from annotate.replies import LARGEST_PASTE, Reply, Review
 from annotate.verdicts import Verdict
 from feedback.errors import ForeignCandidate, ReasonTooLong
 from feedback.judgements import TACTICS
-from feedback.models import User
+from feedback.models import DemonstrationReview, User
 
 LARGEST_NUMBER = 2**31 - 1  # of positions and revisions
 LONGEST_LOOK = 24.0 * 3600  # seconds
@@ -155,6 +156,83 @@ class VerdictForm(forms.Form):
     def answer(self) -> dict[str, Any]:
         """The arguments of `record_judgement`, but for the slot."""
         names = ("verdict", "submit_key", "turn_position", "reason", "tactics", "seconds")
+        return {name: self.cleaned_data[name] for name in names} | {"revises": self.cleaned_data["revises"] or 0}
+
+
+class SentForm(forms.Form):
+    """What every form about a written reply carries: its text, and which draft and which row its page had seen."""
+
+    content = forms.CharField(strip=False, required=False)  # its length is the domain's to judge
+    seconds = forms.CharField(required=False)
+    revises = forms.IntegerField(
+        min_value=0, max_value=LARGEST_NUMBER, required=False, error_messages={"invalid": UNREADABLE}
+    )
+    draft_version = forms.IntegerField(
+        min_value=0, max_value=LARGEST_NUMBER, required=False, error_messages={"invalid": UNREADABLE}
+    )
+
+    def clean_seconds(self) -> float | None:
+        return seconds_in_view(self.cleaned_data["seconds"])
+
+    def typed(self) -> str:
+        """The text as it came, to be shown again."""
+        return str(self.cleaned_data.get("content", self.data.get("content", "")))
+
+
+class ReplyForm(SentForm):
+    """The reply a person would want from the model, what it was started from, and how much of it was pasted."""
+
+    submit_key = forms.UUIDField(error_messages=dict.fromkeys(("required", "invalid"), UNREADABLE))
+    started_from = forms.RegexField(f"^{NAME}$", required=False, error_messages={"invalid": UNREADABLE})
+    pasted = forms.CharField(required=False)
+    keep_alike = forms.BooleanField(required=False)
+
+    def clean_pasted(self) -> int | None:
+        """Characters, or nothing: no reply is refused for a strange count."""
+        sent = self.cleaned_data["pasted"]
+        return min(int(sent), LARGEST_PASTE) if re.fullmatch(r"\d{1,9}", sent) else None
+
+    def given(self, *, is_alike: bool = False) -> Reply:
+        """The reply as far as it could be read, to be shown again."""
+        read = self.cleaned_data.get
+        return Reply(self.typed(), read("pasted") or 0, read("started_from") or "", is_alike)
+
+    def answer(self) -> dict[str, Any]:
+        """The arguments of `record_demonstration`, but for the slot and what it was started from."""
+        pasted, length = self.cleaned_data["pasted"], len(self.typed().strip())
+        share = min(1.0, pasted / length) if pasted is not None and length else None
+        names = ("content", "submit_key", "seconds", "keep_alike")
+        revises = {"revises": self.cleaned_data["revises"] or 0}
+        return {name: self.cleaned_data[name] for name in names} | revises | {"pasted_share": share}
+
+
+class SayForm(SentForm):
+    """What the person says next, and the last turn its page had seen."""
+
+    after_position = forms.IntegerField(min_value=-1, max_value=LARGEST_NUMBER)
+
+    def given(self) -> Reply:
+        return Reply(self.typed())
+
+
+class ReviewForm(SentForm):
+    """What somebody says of another person's reply: accepted, sent back and why, or edited into what."""
+
+    verdict = forms.ChoiceField(
+        choices=DemonstrationReview.Verdict.choices,
+        error_messages={"required": "Accept it, send it back, or edit it.", "invalid_choice": UNREADABLE},
+    )
+    submit_key = forms.UUIDField(error_messages=dict.fromkeys(("required", "invalid"), UNREADABLE))
+    reason = forms.CharField(strip=False, required=False)
+
+    def given(self) -> Review:
+        """The review as far as it could be read, to be shown again."""
+        read = self.cleaned_data.get
+        return Review(read("verdict") or "", read("reason") or "", self.typed())
+
+    def answer(self) -> dict[str, Any]:
+        """The arguments of `record_review`, but for the slot."""
+        names = ("verdict", "submit_key", "reason", "content", "seconds")
         return {name: self.cleaned_data[name] for name in names} | {"revises": self.cleaned_data["revises"] or 0}
 
 

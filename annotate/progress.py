@@ -8,12 +8,23 @@ from datetime import date, datetime, timedelta
 from statistics import median
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.urls import reverse
 from django.utils import timezone
 
 from feedback import blind_sets, consents, probing, slots
-from feedback.models import Dialogue, Membership, Project, Ranking, RuleJudgement, Slot, User, WorkItem
+from feedback.models import (
+    Demonstration,
+    DemonstrationReview,
+    Dialogue,
+    Membership,
+    Project,
+    Ranking,
+    RuleJudgement,
+    Slot,
+    User,
+    WorkItem,
+)
 from feedback.probing import Lack
 
 KINDS = {  # the kinds of work there are pages for, and what each asks
@@ -21,6 +32,16 @@ KINDS = {  # the kinds of work there are pages for, and what each asks
     WorkItem.Kind.RANK: ("Rank replies", "A dialogue already written: which of its replies is best"),
     WorkItem.Kind.PROBE: ("Probe a rule", "Try to make the model break one named rule"),
     WorkItem.Kind.JUDGE: ("Judge again", "A dialogue somebody else had: did it break a rule"),
+    WorkItem.Kind.DEMONSTRATE: ("Demonstrate", "Write the reply that the model should give"),
+    WorkItem.Kind.REVIEW: ("Review", "A reply somebody else wrote: is it one the model should give"),
+}
+ANSWERS: dict[str, type[Any]] = {  # the row that each kind of work ends with
+    WorkItem.Kind.CHAT_AND_RANK: Ranking,
+    WorkItem.Kind.RANK: Ranking,
+    WorkItem.Kind.PROBE: RuleJudgement,
+    WorkItem.Kind.JUDGE: RuleJudgement,
+    WorkItem.Kind.DEMONSTRATE: Demonstration,
+    WorkItem.Kind.REVIEW: DemonstrationReview,
 }
 RECENT = 200  # answers that say how long one usually takes
 
@@ -56,11 +77,13 @@ class Day:
 def waiting_work(user: User, project: Project) -> list[Waiting]:
     """Per kind of work: how many pieces this person may take, and how long one usually takes.
 
-    Rules are named where they are probed.
+    Rules are named where they are probed, written replies where there are any to write.
     """
     judged = project.probes_open or blind_sets.asks_for_judgements(project)
     about_rules = WorkItem.ABOUT_RULES if project.probes_open else (WorkItem.Kind.JUDGE,) if judged else ()
-    shown = [kind for kind in KINDS if kind not in WorkItem.ABOUT_RULES or kind in about_rules]
+    hidden = {*WorkItem.ABOUT_RULES} - {*about_rules}
+    hidden |= set() if project.demonstrations_open else {*WorkItem.DEMONSTRATIONS}
+    shown = [kind for kind in KINDS if kind not in hidden]
     asks = judged and bool(consents.themes(user, project))
     return [_waiting(user, project, kind, asks=asks and kind in WorkItem.ABOUT_RULES) for kind in shown]
 
@@ -94,7 +117,7 @@ def waiting_count(user: User, project: Project, kind: str) -> int:
 
 def usual_seconds(project: Project, kind: str) -> float | None:
     """The median time one answer took lately; None before there are a few."""
-    answers: QuerySet[Any] = RuleJudgement.objects.all() if kind in WorkItem.ABOUT_RULES else Ranking.objects.all()
+    answers: QuerySet[Any] = ANSWERS[kind].objects.all()
     given = answers.filter(slot__work_item__project=project, slot__work_item__kind=kind, seconds__gt=0, withdrawn=False)
     lately = [seconds or 0.0 for seconds in given.order_by("-pk").values_list("seconds", flat=True)[:RECENT]]
     return median(lately) if len(lately) >= 3 else None
@@ -121,7 +144,12 @@ class Today:
 
 def own_answers(user: User, project: Project, most: int = 100) -> list[Given]:
     """A person's answers, newest first; of rankings those in force, of verdicts also what they took back."""
-    given = [*_own_rankings(user, project, most), *_own_judgements(user, project, most)]
+    given = [
+        *_own_rankings(user, project, most),
+        *_own_judgements(user, project, most),
+        *_own_demonstrations(user, project, most),
+        *_own_reviews(user, project, most),
+    ]
     return sorted(given, key=lambda answer: answer.at, reverse=True)[:most]
 
 
@@ -141,6 +169,32 @@ def _own_judgements(user: User, project: Project, most: int) -> Iterator[Given]:
         said += ["taken back"] * judgement.withdrawn
         url = "" if judgement.withdrawn else reverse("annotate:work", args=[judgement.slot_id])
         yield Given(url, judgement.rule.name, judgement.created_at, ", ".join(said))
+
+
+def _own_demonstrations(user: User, project: Project, most: int) -> Iterator[Given]:
+    """The texts a person wrote, each chain of corrections once; an edit stands among their reviews."""
+    mine = Demonstration.objects.filter(annotator=user, dialogue__project=project, made_by_review=None)
+    newest = mine.exclude(superseded_by__annotator=user).select_related("dialogue__prompt", "superseded_by")
+    told = newest.annotate(
+        is_accepted=Exists(Demonstration.objects.accepted().filter(pk=OuterRef("pk"))),
+        is_sent_back=Exists(Demonstration.objects.sent_back().filter(pk=OuterRef("pk"))),
+    )
+    for text in told.order_by("-pk")[:most]:
+        said = ["Wrote a reply"]
+        said += ["late" if text.counts else "late, not counted"] * text.late
+        said += ["accepted"] * text.is_accepted + ["sent back"] * text.is_sent_back
+        said += ["edited by a reviewer"] * hasattr(text, "superseded_by") + ["taken back"] * text.withdrawn
+        url = "" if text.withdrawn else reverse("annotate:work", args=[text.slot_id])
+        yield Given(url, _opening(text.dialogue), text.created_at, ", ".join(said))
+
+
+def _own_reviews(user: User, project: Project, most: int) -> Iterator[Given]:
+    mine = DemonstrationReview.objects.in_force().filter(annotator=user, demonstration__dialogue__project=project)
+    for review in mine.select_related("demonstration__dialogue__prompt").order_by("-pk")[:most]:
+        said = [f"Reviewed: {review.get_verdict_display().lower()}"]
+        said += ["late" if review.counts else "late, not counted"] * review.late
+        opening = _opening(review.demonstration.dialogue)
+        yield Given(reverse("annotate:work", args=[review.slot_id]), opening, review.created_at, ", ".join(said))
 
 
 def _in_words(ranking: Ranking) -> str:
@@ -179,7 +233,11 @@ def _answered_since(user: User, project: Project, start: datetime) -> list[tuple
     mine = {"annotator": user, "created_at__gte": start}
     ranked = Ranking.objects.in_force().filter(comparison__dialogue__project=project, **mine)
     judged = RuleJudgement.objects.in_force().filter(dialogue__project=project, **mine)
-    return [*ranked.values_list(*columns), *judged.values_list(*columns)]
+    written = Demonstration.objects.filter(withdrawn=False, dialogue__project=project, **mine)
+    written = written.exclude(superseded_by__annotator=user).filter(made_by_review=None)
+    reviewed = DemonstrationReview.objects.in_force().filter(demonstration__dialogue__project=project, **mine)
+    given = ranked.values_list(*columns)
+    return list(given.union(*(rows.values_list(*columns) for rows in (judged, written, reviewed)), all=True))
 
 
 def in_hand(user: User, project: Project) -> Slot | None:
@@ -187,7 +245,11 @@ def in_hand(user: User, project: Project) -> Slot | None:
     return (
         slots.held_slots(user, project)
         .select_related(
-            "work_item__dialogue__prompt", "work_item__comparison__dialogue__prompt", "work_item__rule", "draft"
+            "work_item__dialogue__prompt",
+            "work_item__demonstration__dialogue__prompt",
+            "work_item__comparison__dialogue__prompt",
+            "work_item__rule",
+            "draft",
         )
         .first()
     )
@@ -204,7 +266,8 @@ def opening_of(slot: Slot) -> str:
     item = slot.work_item
     if item.rule is not None:
         return item.rule.name
-    dialogue = item.dialogue or (item.comparison.dialogue if item.comparison else None)
+    about = item.comparison or item.demonstration
+    dialogue = item.dialogue or (about.dialogue if about else None)
     return _opening(dialogue) if dialogue is not None else ""
 
 

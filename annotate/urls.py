@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from annotate.views import answers, chatting, consent, home, judging, ranking, settings, work
+from annotate.views import answers, chatting, consent, demonstrating, home, judging, ranking, settings, work
 
 app_name = "annotate"
 
@@ -27,6 +27,11 @@ urlpatterns = [
     path("work/<int:pk>/verdict/", judging.verdict, name="verdict"),
     path("work/<int:pk>/judge/", judging.judge, name="judge"),
     path("work/<int:pk>/take-back/", judging.take_back, name="take_back"),
+    path("work/<int:pk>/write/", demonstrating.write, name="write"),
+    path("work/<int:pk>/start/", demonstrating.start, name="start"),
+    path("work/<int:pk>/say/", demonstrating.say, name="say"),
+    path("work/<int:pk>/withdraw/", demonstrating.withdraw, name="withdraw"),
+    path("work/<int:pk>/review/", demonstrating.review, name="review"),
     path("answers/", answers.answers, name="answers"),
     path("answers/<int:pk>/", answers.look_again, name="look_again"),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -11,7 +13,7 @@ from annotate.access import person, project_or_404, slot_or_404
 from annotate.desk import Refusal, desk
 from annotate.forms import DraftForm, ReasonForm
 from annotate.parts import go_to, posted, render_page_or_part
-from feedback import consents, dialogues, drafts, probing, slots
+from feedback import consents, demonstrations, dialogues, drafts, probing, slots
 from feedback.errors import EmptyMessage, FeedbackError, MessageTooLong, NothingToProbe
 from feedback.models import Project, Slot, User, WorkItem
 from feedback.probing import Lack
@@ -19,11 +21,14 @@ from feedback.rankings import ranking_in_force
 
 CHAT, RANK = WorkItem.Kind.CHAT_AND_RANK, WorkItem.Kind.RANK
 PROBE, JUDGE = WorkItem.Kind.PROBE, WorkItem.Kind.JUDGE
+DEMONSTRATE, REVIEW = WorkItem.Kind.DEMONSTRATE, WorkItem.Kind.REVIEW
 PAGES = {
     CHAT: ("annotate/chatting.html", "annotate/_chat_part.html"),
     RANK: ("annotate/ranking.html", "annotate/_rank_part.html"),
     PROBE: ("annotate/probing.html", "annotate/_probe_part.html"),
     JUDGE: ("annotate/judging.html", "annotate/_judge_part.html"),
+    DEMONSTRATE: ("annotate/demonstrating.html", "annotate/_write_part.html"),
+    REVIEW: ("annotate/reviewing.html", "annotate/_review_part.html"),
 }
 
 
@@ -136,12 +141,18 @@ def skip(request: HttpRequest, pk: int) -> HttpResponse:
     """Leave a piece for good, with a reason, and go on to the next one."""
     slot = slot_or_404(request, pk)
     form = ReasonForm(request.POST)
-    leave = dialogues.skip_dialogue if slot.work_item.is_chat else slots.skip
     try:
-        leave(slot=slot, reason=form.reason_given())
+        _leave_by(slot)(slot=slot, reason=form.reason_given())
     except FeedbackError as err:
         return show(request, slot, error=err, refusal=Refusal(skip_words=form.typed()))
     return take_next(request, slot, saying="Skipped. Next one.")
+
+
+def _leave_by(slot: Slot) -> Callable[..., None]:
+    """How a piece of this kind is left for good."""
+    if slot.work_item.is_chat:
+        return dialogues.skip_dialogue
+    return demonstrations.leave if slot.work_item.kind == DEMONSTRATE else slots.skip
 
 
 def back_to(request: HttpRequest, slot: Slot, *, saying: str = "") -> HttpResponse:
