@@ -1,7 +1,7 @@
 """Snapshots: fix what is exported, write its files once, tell whether they are whole, read them for training.
 
-A snapshot names its answers (rankings or judgements) by id list when it is made. What its files say depends on those
-alone: no id, no clock, no path, so the same snapshot is the same bytes wherever it is written.
+A snapshot names its answers (rankings, judgements or demonstrations) by id list when it is made. What its files say
+depends on those alone: no id, no clock, no path, so the same snapshot is the same bytes wherever it is written.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +19,17 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet, Value
 from django.utils import timezone
 
 from feedback import audit, queue, rule_lineage
 from feedback.errors import FeedbackError, SnapshotEmpty, SnapshotUnusable
 from feedback.exports import files
 from feedback.exports.comparisons import ComparisonReader, Messages
+from feedback.exports.demonstrated import DemonstrationReader
 from feedback.exports.judged import JudgedReader
 from feedback.exports.layouts import LAYOUTS
-from feedback.models import Dialogue, Project, PromptGroup, Ranking, RuleJudgement, Snapshot, Turn, User
+from feedback.models import Demonstration, Dialogue, Project, PromptGroup, Ranking, RuleJudgement, Snapshot, Turn, User
 
 logger = logging.getLogger(__name__)
 ORIGINS = ("people", "imports")
@@ -82,19 +83,21 @@ def freeze(
 ) -> Snapshot:
     """Fix which answers a snapshot has: those in force that count, at this instant. Its files are written later.
 
-    kind     preference: rankings; rules: verdicts on rules
+    kind     preference: rankings; rules: verdicts on rules; demonstrations: written replies that were accepted
     filters  {"origin": "people" or "imports", "splits": ["train", …]}; empty: everything
     ring     ask a worker to write it; False when the caller writes it itself
     Raises   SnapshotEmpty when nothing is left, ValueError for a filter nobody knows
     """
     filters = checked_filters(filters or {})
-    is_rules = kind == Snapshot.Kind.RULES
-    kept, excluded = _judgements_sorted_out(project, filters) if is_rules else _sorted_out(project, filters)
+    frozen = FROZEN[Snapshot.Kind(kind)]
+    kept, excluded = frozen.sort_out(project, filters)
     if not kept:
-        what = "no verdict on a rule" if is_rules else "no ranking"
-        remedy = "Judge some dialogues" if is_rules else "Rank some"
-        raise SnapshotEmpty(f"There is nothing to export: {what} in force in {project.name} matches. {remedy} first.")
-    fixed = {"judgement_ids": kept, "standing_rules": standing(project)} if is_rules else {"ranking_ids": kept}
+        raise SnapshotEmpty(
+            f"There is nothing to export: {frozen.missing} in {project.name} matches. {frozen.remedy} first."
+        )
+    fixed: dict[str, Any] = {frozen.column: kept}
+    if kind == Snapshot.Kind.RULES:
+        fixed["standing_rules"] = standing(project)
     snapshot = Snapshot.objects.create(
         project=project,
         kind=kind,
@@ -103,7 +106,7 @@ def freeze(
         created_by=created_by,
         **fixed,
     )
-    about = {"judgements" if is_rules else "rankings": len(kept)}
+    about = {frozen.what: len(kept)}
     audit.record("snapshot.frozen", project=project, actor=created_by, target=snapshot, **about)
     if ring:
         queue.ring(snapshot)
@@ -209,6 +212,74 @@ def _why_left_out(fact: Any, filters: dict[str, Any]) -> str:
     return ""
 
 
+def _demonstrations_sorted_out(project: Project, filters: dict[str, Any]) -> tuple[list[int], Counter[str]]:
+    """As `_sorted_out`, of written replies."""
+    here = Demonstration.objects.filter(dialogue__project=project)
+    repeated = Turn.objects.filter(
+        dialogue=OuterRef("dialogue"), position__lt=OuterRef("position"), demonstration__isnull=False
+    )
+    facts = here.order_by("pk").annotate(
+        later=Exists(Demonstration.objects.filter(supersedes=OuterRef("pk"))),
+        accepted=Exists(here.accepted().filter(pk=OuterRef("pk"))),
+        sent_back=Exists(here.sent_back().filter(pk=OuterRef("pk"))),
+        is_unfounded=Exists(repeated.exclude(demonstration__in=here.accepted().values("pk"))),
+        prompt=F("dialogue__prompt"),
+        kind=F("dialogue__kind"),
+        split=F("dialogue__prompt__group__split"),
+        corrected=Value(False),
+    )
+    columns = ("pk", "later", "accepted", "sent_back", "is_unfounded", "corrected", "withdrawn", "counts",
+               "source_import", "kind", "prompt", "split")  # fmt: skip
+    kept: list[int] = []
+    excluded: Counter[str] = Counter()
+    for fact in facts.values_list(*columns, named=True).iterator(chunk_size=5000):
+        reason = _why_not_shown(fact) or _why_left_out(fact, filters)
+        if reason:
+            excluded[reason] += 1
+        else:
+            kept.append(fact.pk)
+    return kept, excluded
+
+
+def _why_not_shown(fact: Any) -> str:
+    """Why a written reply is nothing to learn from; empty where it is, or where that is said of any answer."""
+    if fact.later:
+        return "another text took its place, by its writer or a reviewer"
+    if fact.withdrawn or not fact.counts:
+        return ""
+    if fact.sent_back:
+        return "sent back by a reviewer"
+    if not fact.accepted:
+        return "nobody has accepted it yet"
+    return "it goes on from a reply that is not accepted" if fact.is_unfounded else ""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """How one kind of snapshot finds what it holds, and what it says where there is nothing."""
+
+    sort_out: Callable[[Project, dict[str, Any]], tuple[list[int], Counter[str]]]
+    column: str
+    what: str
+    missing: str
+    remedy: str
+
+
+FROZEN = {
+    Snapshot.Kind.PREFERENCE: Frozen(_sorted_out, "ranking_ids", "rankings", "no ranking in force", "Rank some"),
+    Snapshot.Kind.RULES: Frozen(
+        _judgements_sorted_out, "judgement_ids", "judgements", "no verdict on a rule in force", "Judge some dialogues"
+    ),
+    Snapshot.Kind.DEMONSTRATIONS: Frozen(
+        _demonstrations_sorted_out,
+        "demonstration_ids",
+        "demonstrations",
+        "no accepted demonstration",
+        "Write some, and have others review them",
+    ),  # fmt: skip
+}
+
+
 def write_snapshot(snapshot_id: int) -> None:
     """Write a snapshot's files, for a worker: a second claim does nothing, a failure is kept on the row."""
     snapshot = queue.claim(Snapshot, snapshot_id)
@@ -280,6 +351,8 @@ def _write(snapshot: Snapshot, progress: files.Progress = lambda share: None) ->
 def _reader(snapshot: Snapshot) -> files.Reader:
     if snapshot.kind == Snapshot.Kind.PREFERENCE:
         return ComparisonReader(snapshot.project, snapshot.ranking_ids)
+    if snapshot.kind == Snapshot.Kind.DEMONSTRATIONS:
+        return DemonstrationReader(snapshot.project, snapshot.demonstration_ids)
     heads = {int(rule): head for rule, head in snapshot.standing_rules.items()}
     return JudgedReader(snapshot.project, snapshot.judgement_ids, heads)
 

@@ -102,7 +102,7 @@ def row_of(turn: Round) -> RoundRow:
 
 def _rows(project: Project, rounds: Any) -> list[RoundRow]:
     """`rounds` is a queryset; the samples of its gate reports, which are long, stay where they are."""
-    snapshots = Snapshot.objects.defer("ranking_ids", "judgement_ids", "manifest", "excluded")
+    snapshots = Snapshot.objects.defer(*Snapshot.IDS, "manifest", "excluded")
     found = (
         rounds.defer("gate_report", "hyperparameters")
         .annotate(gate_lines=KeyTransform("lines", "gate_report"))

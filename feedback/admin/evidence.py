@@ -173,7 +173,7 @@ class SnapshotAdmin(EvidenceAdmin):
     list_display = ["__str__", "project", "kind", "state", age, short_error, "identity", "created_by", "withdrawn_at"]
     list_filter = ["project", "state", "kind"]
     list_select_related = ["project", "created_by"]
-    exclude = ["ranking_ids", "judgement_ids", "standing_rules"]
+    exclude = [*Snapshot.IDS, "standing_rules"]
     actions = [try_again]
 
     @admin.display(description="identity")
@@ -181,7 +181,7 @@ class SnapshotAdmin(EvidenceAdmin):
         return format_html("<code>{}</code>", snapshot.sha256[:12]) if snapshot.sha256 else ""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        return super().get_queryset(request).defer("ranking_ids", "judgement_ids")
+        return super().get_queryset(request).defer(*Snapshot.IDS)
 
 
 @admin.register(Import)

@@ -139,6 +139,26 @@ judged = load_dataset("json", data_files="PATH OF THIS FOLDER/judgements/train.j
 - `manifest.json` holds counts, filters and the sha256 of every file.
 """
 
+DEMONSTRATIONS_READING = """## Reading it
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("PATH OF THIS FOLDER")  # messages, prompt, completion and flat side columns
+texts = load_dataset("json", data_files="PATH OF THIS FOLDER/demonstrations/train.jsonl")  # how each came to be
+pairs = rows.filter(lambda row: row["edited_from"]).rename_columns({"completion": "chosen", "edited_from": "rejected"})
+```
+
+- `data/*.parquet` and `data/*.jsonl` hold the same rows: one for every reply that a person wrote and another accepted.
+  `messages` is the dialogue with that reply at its end; `prompt` and `completion` are the same, parted before it. TRL's
+  SFTTrainer reads the folder as it is, and takes its loss from the completion.
+- `edited_from` is the model's reply that was made better, where there was one: the person prefers `completion` to it.
+- `demonstrations/*.jsonl` holds every text that the accepted one took the place of, and what was said of each. A share
+  of pasted text is a signal and no verdict.
+- Train, validation and test share no opening. Annotators have pseudonyms.
+- `manifest.json` holds counts, filters and the sha256 of every file.
+"""
+
 WORDS = {
     "preference": Words(
         title="ranked preferences",
@@ -171,5 +191,20 @@ WORDS = {
             "undecided": "undecided",
         },
         reading=RULES_READING,
+    ),
+    "demonstrations": Words(
+        title="demonstrations",
+        tags=("sft",),
+        task="text-generation",
+        origin="Replies that people wrote for a dialogue model, each accepted by another person.",
+        simulated="A rehearsal: every reply in here is a simulated annotator's, none a person's.",
+        columns={
+            "demonstrations": "demonstrations",
+            "edits": "edited from the model's reply",
+            "later_turns": "after the first turn",
+            "rewritten": "written more than once",
+            "characters": "characters",
+        },
+        reading=DEMONSTRATIONS_READING,
     ),
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from feedback.exports import judged
+from feedback.exports import demonstrated, judged
 from feedback.exports.comparisons import ExportedComparison
 from feedback.exports.preferences import pair_schema, preference_rows, tied_pairs
 
@@ -64,5 +64,14 @@ LAYOUTS = {
         schema=judged.unpaired_schema,
         count=judged.count,
         counted=judged.COUNTED,
+    ),
+    "demonstrations": Layout(
+        kind="demonstrations",
+        folder="demonstrations",
+        rows=demonstrated.rows,
+        row_counts=("demonstrations",),
+        schema=demonstrated.schema,
+        count=demonstrated.count,
+        counted=demonstrated.COUNTED,
     ),
 }

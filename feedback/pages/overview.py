@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils.text import capfirst
 from django.views.decorators.http import require_POST, require_safe
 
-from feedback import charts, figures, generation
+from feedback import charts, demonstrations, figures, generation
 from feedback.models import GenerationRequest, Membership, Project, RuleJudgement, Snapshot
 from feedback.pages.access import managed_project
 from feedback.pages.parts import render_page_or_part
@@ -67,6 +67,7 @@ def _figures(project: Project) -> dict[str, Any]:
         "few_pairs": agreement.share.total < FEW_PAIRS,
         "clearness": figures.clearness_of(project),
         "prompts": figures.prompt_counts(project),
+        "written": demonstrations.counts_of(project),
     }
 
 
@@ -91,11 +92,7 @@ def _agreement_plot(agreement: figures.Agreement) -> dict[str, Any] | None:
 
 
 def _snapshots(project: Project) -> list[Snapshot]:
-    newest = (
-        Snapshot.objects.filter(project=project)
-        .select_related("created_by")
-        .defer("ranking_ids", "judgement_ids", "manifest")
-    )
+    newest = Snapshot.objects.filter(project=project).select_related("created_by").defer(*Snapshot.IDS, "manifest")
     return list(newest.order_by("-pk")[:SNAPSHOTS_SHOWN])
 
 

@@ -19,7 +19,7 @@ from feedback.pages.access import managed_project, person
 
 @require_POST
 def make(request: HttpRequest, slug: str) -> HttpResponse:
-    """Freeze the rankings, or the verdicts on rules, that count now; a worker writes the files."""
+    """Freeze the rankings, the verdicts on rules, or the demonstrations that count now; a worker writes the files."""
     project = managed_project(request, slug)
     kind = request.POST.get("kind", Snapshot.Kind.PREFERENCE)
     if kind not in Snapshot.Kind.values:
@@ -36,7 +36,7 @@ def make(request: HttpRequest, slug: str) -> HttpResponse:
 def download(request: HttpRequest, slug: str, pk: int) -> HttpResponseBase:
     """All files of a snapshot as one ZIP file; one that cannot be used says why on the overview."""
     project = managed_project(request, slug)
-    snapshot = get_object_or_404(Snapshot.objects.defer("ranking_ids", "judgement_ids"), pk=pk, project=project)
+    snapshot = get_object_or_404(Snapshot.objects.defer(*Snapshot.IDS), pk=pk, project=project)
     try:
         folder = snapshots.require_usable(snapshot)
     except FeedbackError as err:

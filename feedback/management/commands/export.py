@@ -15,13 +15,15 @@ from feedback.models import Project, PromptGroup, Snapshot
 TOLD = {
     "preference": ("comparisons", "rankings", "pairs", "tied_pairs"),
     "rules": ("dialogues", "verdicts", "broken", "kept", "undecided"),
+    "demonstrations": ("demonstrations", "edits", "later_turns", "rewritten"),
 }
 
 
 class Command(BaseCommand):
     help = (
-        "Freeze a snapshot and write it to a folder: rows for TRL as Parquet and JSONL, the rankings or verdicts as "
-        "they were given, a manifest with hashes, and a dataset card. A folder with anything else in it is not touched."
+        "Freeze a snapshot and write it to a folder: rows for TRL as Parquet and JSONL, the answers as "
+        "they were given, a manifest with hashes, and a dataset card. A folder with anything else in it is not "
+        "touched."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
