@@ -82,7 +82,7 @@ def write_context(slot: Slot, given: Reply | None, body: Mapping[str, Any]) -> d
     return {
         **_surroundings(slot),
         "phase": phase,
-        "may_write": phase in {SAY, WRITE} or (phase == WRITTEN and _may_correct(slot, in_force)),
+        "may_write": phase in {SAY, WRITE} or (phase == WRITTEN and _may_correct(in_force)),
         "reply": shown,
         "typed": given.content if given is not None else str(body.get("content", "")),
         "demonstration": stored if phase in {WRITTEN, CLOSED} else None,
@@ -90,7 +90,7 @@ def write_context(slot: Slot, given: Reply | None, body: Mapping[str, Any]) -> d
         "starts": list(starts.items()),
         "started_from": starts.get(shown.started_from),
         "sent_back": _why_sent_back(slot),
-        "may_take_back": phase == WRITTEN and _may_correct(slot, in_force) and slot.work_item.demonstration is None,
+        "may_take_back": phase == WRITTEN and _may_take_back(in_force),
         "state_words": _state_words(stored),
         "turns_left": _turns_left(slot),
         "draft_key": f"slot-{slot.pk}-{phase}",
@@ -112,7 +112,11 @@ def _is_sent(slot: Slot) -> bool:
     return text is not None and text.pk != slot.work_item.demonstration_id
 
 
-def _may_correct(slot: Slot, text: Demonstration | None) -> bool:
+def _may_take_back(text: Demonstration | None) -> bool:
+    return text is not None and _may_correct(text) and not demonstrations.was_sent_back(text)
+
+
+def _may_correct(text: Demonstration | None) -> bool:
     """Whether nobody has read it or holds it."""
     asked = text.work_items.filter(kind="review") if text is not None else None
     free = asked is not None and not asked.filter(slots__state__in=["held", "filled"]).exists()

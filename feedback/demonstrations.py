@@ -12,9 +12,9 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Count, Exists, OuterRef, Q
 
-from feedback import likeness, slots, work_items
+from feedback import audit, likeness, slots, work_items
 from feedback.dialogues import LONGEST_MESSAGE, MOST_OPENED, OVERLAP_PRIORITY
 from feedback.errors import (
     AlikeAlready,
@@ -112,6 +112,16 @@ def _open_dialogue(prompt: Prompt, messages: Messages) -> Dialogue:
         for position, message in enumerate(messages)
     )
     return dialogue
+
+
+@transaction.atomic
+def open_or_close(*, project: Project, is_open: bool, by: User) -> None:
+    """Let people write and review demonstrations from now on, or no more. What they hold they may still send."""
+    project.demonstrations_open = is_open
+    project.save(update_fields=["demonstrations_open"])
+    action = "project.demonstrations_opened" if is_open else "project.demonstrations_closed"
+    audit.record(action, project=project, actor=by, target=project)
+    keep_demonstrations_ready(project)
 
 
 def keep_demonstrations_ready(project: Project) -> int:
@@ -415,7 +425,7 @@ def withdraw_demonstration(*, slot: Slot) -> Demonstration | None:
     if current is None:
         return None
     _refuse_if_reviewed(slot, current)
-    if slot.work_item.demonstration_id == current.pk or _root_slot(current).work_item.demonstration_id:
+    if was_sent_back(current):
         raise AlreadyReviewed("This reply was reviewed before, so it can be written again, but not taken back.")
     close_review(current, because=TAKEN_BACK)
     _ask_somebody_else(current, because=TAKEN_BACK)
@@ -433,9 +443,9 @@ def withdraw_demonstration(*, slot: Slot) -> Demonstration | None:
     )
 
 
-def _root_slot(demonstration: Demonstration) -> Slot:
-    assert demonstration.slot is not None  # by a person
-    return demonstration.slot
+def was_sent_back(demonstration: Demonstration) -> bool:
+    """Whether it is a text that was written again, after somebody had read the one before it."""
+    return demonstration.slot is not None and demonstration.slot.work_item.demonstration_id is not None
 
 
 def _ask_somebody_else(demonstration: Demonstration, *, because: str) -> None:
@@ -549,6 +559,11 @@ def say_next(*, slot: Slot, text: str, after_position: int) -> Turn:
 def counts_of(project: Project) -> dict[str, int]:
     """How many of a project's demonstrations are accepted, wait for a review or were sent back, and are asked for."""
     found = Demonstration.objects.filter(dialogue__project=project)
+    counts = found.aggregate(
+        accepted=Count("pk", filter=Q(pk__in=found.accepted().values("pk"))),
+        waiting=Count("pk", filter=Q(pk__in=found.waiting().values("pk"))),
+        sent_back=Count("pk", filter=Q(pk__in=found.sent_back().values("pk"))),
+    )
     asked = Slot.objects.filter(
         work_item__project=project,
         work_item__kind=WorkItem.Kind.DEMONSTRATE,
@@ -556,12 +571,7 @@ def counts_of(project: Project) -> dict[str, int]:
         work_item__demonstration=None,
         state__in=[Slot.State.FREE, Slot.State.HELD],
     )
-    return {
-        "accepted": found.accepted().count(),
-        "waiting": found.waiting().count(),
-        "sent_back": found.sent_back().count(),
-        "asked": asked.count(),
-    }
+    return counts | {"asked": asked.count()}
 
 
 def review_of(demonstration: Demonstration) -> DemonstrationReview | None:

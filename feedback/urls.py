@@ -2,13 +2,14 @@
 
 from django.urls import path
 
-from feedback.pages import disagreements, overview, rule_drafts, rules, snapshots
+from feedback.pages import demonstrations, disagreements, overview, rule_drafts, rules, snapshots
 
 app_name = "feedback"
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
     path("requests/<int:pk>/again/", overview.try_again, name="try_again"),
+    path("demonstrations/", demonstrations.open_or_close, name="open_demonstrations"),
     path("snapshots/", snapshots.make, name="make_snapshot"),
     path("snapshots/<int:pk>/download/", snapshots.download, name="download_snapshot"),
     path("rules/", rules.rules, name="rules"),

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from feedback import append_only, figures, slots, snapshots
-from feedback.models import AuditEntry, GenerationRequest, Membership, Project, Ranking, Snapshot, User
+from feedback.models import AuditEntry, GenerationRequest, Membership, Project, Ranking, Slot, Snapshot, User
 from tests import make
 
 pytestmark = pytest.mark.django_db
@@ -365,6 +365,44 @@ def test_the_page_asks_no_more_of_the_database_when_there_is_more_to_show(
         Snapshot.objects.create(project=project, state="done", sha256=uuid4().hex)
     with django_assert_max_num_queries(32):
         assert manager.get(address(project)).status_code == 200
+
+
+def test_demonstrations_are_opened_and_closed_in_the_managers_name(manager, project):
+    make.make_prompt(project)
+    assert "Closed: nobody is asked" in manager.get(address(project)).content.decode()
+    response = manager.post(address(project, "open_demonstrations"), {"open": "1"})
+    assert response.url.endswith("#demonstrations")
+    project.refresh_from_db()
+    assert project.demonstrations_open and Slot.objects.get().work_item.kind == "demonstrate"
+    page = manager.get(address(project)).content.decode()
+    assert "<dt>Still to be written</dt><dd>1</dd>" in page and "<dt>Accepted</dt><dd>0</dd>" in page
+    manager.post(address(project, "open_demonstrations"))
+    project.refresh_from_db()
+    assert not project.demonstrations_open
+    actions = AuditEntry.objects.filter(actor__username="maria").values_list("action", flat=True)
+    assert list(actions.order_by("pk")) == ["project.demonstrations_opened", "project.demonstrations_closed"]
+
+
+def test_the_overview_counts_demonstrations_by_where_they_stand(manager, project):
+    Project.objects.update(demonstrations_open=True)
+    accepted, back, waiting = (make.write(make.make_write_slot(project, text=f"{n}?"), n) for n in ("a", "b", "c"))
+    make.review(make.make_review_slot(accepted))
+    make.review(make.make_review_slot(back), "sent_back", reason="No.")
+    page = manager.get(address(project)).content.decode()
+    assert "<dt>Accepted</dt><dd>1</dd>" in page and "<dt>Waiting for a review</dt><dd>1</dd>" in page
+    assert "<dt>Sent back to who wrote them</dt><dd>1</dd>" in page and "Of the demonstrations" in page
+    manager.post(address(project, "make_snapshot"), {"kind": "demonstrations"})
+    assert Snapshot.objects.get().demonstration_ids == [accepted.pk]
+
+
+@pytest.mark.parametrize("role", ["annotator", "reviewer"])
+def test_nobody_else_opens_demonstrations(client, project, role):
+    client.force_login(make.make_member(project, "alice", role))
+    assert client.post(address(project, "open_demonstrations"), {"open": "1"}).status_code == 404
+    client.force_login(make.make_member(make.make_project("another"), "nora", "manager"))
+    assert client.post(address(project, "open_demonstrations"), {"open": "1"}).status_code == 404
+    project.refresh_from_db()
+    assert not project.demonstrations_open
 
 
 def test_the_admin_site_is_linked_for_staff_alone(manager, project):

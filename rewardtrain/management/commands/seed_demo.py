@@ -6,11 +6,13 @@ import os
 import secrets
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from feedback.models import Membership, Project, User
+from feedback import demonstrations, slots
+from feedback.models import Demonstration, Membership, Project, Prompt, User
 from rewardtrain.desk import seed_desk
 
 PEOPLE = (
@@ -18,16 +20,20 @@ PEOPLE = (
     ("maria", "Maria", "Okafor", Membership.Role.MANAGER, "manages the project"),
     ("admin", "", "", None, "runs the installation"),
 )
+WRITER = "maria"
+OPENING = "Is my heavy soil good for camellias?"  # of the starter world's
+REPLY = "Not as it is: camellias want acid soil that drains well. Dig in leaf mould, or grow them in a pot."
 
 
 class Command(BaseCommand):
     help = "Make the plant desk with its starter policy, prompts and three sign-ins. A second run changes nothing."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        project = seed_desk(probes_open=True)
+        project = seed_desk(probes_open=True, demonstrations_open=True)
         lines = [line for person in PEOPLE if (line := _person(project, *person))]
         if lines:
             _keep(lines)
+        _show_demonstrations(project)
         self.stdout.write(f"{project.name}: {project.prompts.count()} prompts, {project.policy} serves.")
 
 
@@ -42,6 +48,22 @@ def _person(project: Project, username: str, first: str, last: str, role: str | 
         user = User.objects.create_user(username, password=password, first_name=first, last_name=last)
         Membership.objects.create(project=project, user=user, role=role)
     return f"{username}\t{password}\t{does}"
+
+
+def _show_demonstrations(project: Project) -> None:
+    """A few prompts that wait for a written reply, and one reply of the manager's that waits for its review."""
+    if not project.demonstrations_open:
+        return
+    demonstrations.keep_demonstrations_ready(project)
+    author = User.objects.filter(username=WRITER, memberships__project=project).first()
+    opening = [{"role": "user", "content": OPENING}]
+    prompt = Prompt.objects.filter(project=project, messages=opening).first()
+    if author is None or prompt is None or Demonstration.objects.filter(dialogue__project=project).exists():
+        return
+    item = demonstrations.ask_for_demonstrations(prompt=prompt)
+    slot = slots.claim_slot(item.slots.get().pk, user=author)
+    if slot is not None:
+        demonstrations.record_demonstration(slot=slot, content=REPLY, submit_key=uuid4())
 
 
 def _keep(lines: list[str]) -> Path:
