@@ -87,6 +87,8 @@ def ask_from_dialogue(*, dialogue: Dialogue, position: int, wanted: int = 1, pri
 def _ask(prompt: Prompt, messages: Messages, wanted: int, priority: int) -> WorkItem:
     if not messages or messages[-1]["role"] != Turn.Role.USER:
         raise NotDemonstrable("A reply is written to what a person says. Choose a turn of the user's.")
+    if prompt.split == PromptGroup.Split.TEST:
+        raise NotDemonstrable("This opening is of the test split, which is for reports. Take one of another split.")
     Prompt.objects.select_for_update(no_key=True).get(pk=prompt.pk)  # asked for twice at once, it is one dialogue
     kind = WorkItem.Kind.DEMONSTRATE
     dialogue = _dialogue_of(prompt, messages) or _open_dialogue(prompt, messages)

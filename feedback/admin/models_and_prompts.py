@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.utils.text import Truncator
 
 from feedback import audit
+from feedback.admin.asking import ask_for_demonstrations
 from feedback.admin.base import (
     ELSEWHERE,
     EvidenceAdmin,
@@ -54,7 +55,7 @@ class PromptAdmin(KeptAdmin):
     list_select_related = ["project", "group"]
     search_fields = ["messages"]
     readonly_fields = ["project", "group", "messages", "source", "details", "author", "fingerprint", "created_at"]
-    actions = ["offer", "withhold"]
+    actions = ["offer", "withhold", ask_for_demonstrations]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         return super().get_form(request, obj, change, **kwargs) if obj else self._add_form(request)

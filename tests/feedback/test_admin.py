@@ -16,6 +16,7 @@ from django.utils import timezone
 from feedback.models import (
     AuditEntry,
     Consent,
+    Dialogue,
     GenerationRequest,
     Membership,
     ModelVersion,
@@ -23,6 +24,7 @@ from feedback.models import (
     Prompt,
     Snapshot,
     User,
+    WorkItem,
 )
 from rewardtrain.models import LedgerEntry, Promotion, Round, TrainingRun
 from tests import make
@@ -455,3 +457,17 @@ def test_the_settings_say_which_models_choose_and_what_is_missing(root, project)
 def test_so_many_draws_are_refused_beside_their_field(root, project, draws):
     page = root.post(address(Project, "change", project.pk), settings_of(project, draws_per_reply=draws))
     assert "draws_per_reply" in page.context["adminform"].form.errors
+
+
+def test_people_are_asked_to_write_replies_from_the_lists_of_prompts_and_dialogues(root: Client) -> None:
+    project = make.make_project()
+    prompt, kept_apart = make.make_prompt(project), make.make_prompt(project, "Another?", split="test")
+    dialogue = make.make_dialogue(project, text="A third?")
+    for model, chosen in ((Prompt, [prompt.pk, kept_apart.pk]), (Dialogue, [dialogue.pk])):
+        asked = {"action": "ask_for_demonstrations", "_selected_action": chosen}
+        page = root.post(address(model, "changelist"), asked, follow=True).content.decode()
+        assert "Asked for 1. Demonstrations are closed" in page
+        assert ("test split, which is for reports" in page) == (model is Prompt)
+    items = WorkItem.objects.filter(kind="demonstrate").order_by("pk")
+    assert [item.dialogue.prompt for item in items] == [prompt, dialogue.prompt]
+    assert AuditEntry.objects.filter(action="demonstration.asked", actor__username="root").count() == 2

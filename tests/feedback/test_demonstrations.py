@@ -90,6 +90,13 @@ def test_what_measures_policies_or_may_harm_is_not_asked_about(project: Project)
         demonstrations.ask_from_dialogue(dialogue=make.make_dialogue(project, prompt=None), position=0)
 
 
+def test_the_test_split_is_for_reports(project: Project) -> None:
+    with pytest.raises(NotDemonstrable, match="test split"):
+        demonstrations.ask_for_demonstrations(prompt=make.make_prompt(project, split="test"))
+    with pytest.raises(NotDemonstrable, match="test split"):
+        demonstrations.ask_from_dialogue(dialogue=make.make_dialogue(project, split="test"), position=0)
+
+
 def test_the_sweep_keeps_so_many_waiting_and_leaves_the_test_split(project: Project) -> None:
     for number in range(5):
         make.make_prompt(project, f"Question {number}?", split="test" if number < 3 else "train")

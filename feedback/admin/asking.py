@@ -1,0 +1,38 @@
+"""Asking people to write replies, from the lists of prompts and of dialogues."""
+
+from __future__ import annotations
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from feedback import audit, demonstrations
+from feedback.errors import FeedbackError
+from feedback.models import Dialogue, Prompt, Turn, WorkItem
+from feedback.pages.access import person
+
+
+@admin.action(description="Ask people to write the reply")
+def ask_for_demonstrations(modeladmin: admin.ModelAdmin, request: HttpRequest, rows: QuerySet) -> None:
+    """Of prompts, and of dialogues as they stood after the last thing a person said; what cannot be asked is told."""
+    asked, refused = 0, set()
+    for row in rows:
+        try:
+            item = _ask(row)
+        except FeedbackError as err:
+            refused.add(err.message)
+        else:
+            asked += 1
+            audit.record("demonstration.asked", project=item.project, actor=person(request), target=item)
+    closed = asked and not all(row.project.demonstrations_open for row in rows)
+    later = " Demonstrations are closed; they are asked once you open them on the overview." if closed else ""
+    modeladmin.message_user(request, f"Asked for {asked}.{later}")
+    for why in sorted(refused):
+        modeladmin.message_user(request, why, messages.WARNING)
+
+
+def _ask(row: Prompt | Dialogue) -> WorkItem:
+    if isinstance(row, Prompt):
+        return demonstrations.ask_for_demonstrations(prompt=row)
+    last = row.turns.filter(role=Turn.Role.USER).last()
+    return demonstrations.ask_from_dialogue(dialogue=row, position=last.position if last is not None else -1)
