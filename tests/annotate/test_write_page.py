@@ -188,6 +188,22 @@ def test_a_sent_reply_can_be_corrected_and_taken_back_until_somebody_reads_it(as
     assert "There was nothing to take back." in words_of(as_alice.post(f"/work/{slot.pk}/withdraw/", follow=True))
 
 
+def test_who_sends_from_a_second_window_sees_both_texts_and_one_that_was_read_meanwhile_loses_none(
+    as_alice: Client, project: Project, slot: Slot
+) -> None:
+    page = open_page(as_alice, slot)
+    as_alice.post(f"/work/{slot.pk}/write/", sent(page))
+    other = sent(page, "From another window.", submit_key="9b2f0c1e-4b1f-4f3e-9a55-0d8f3a1c2b77")
+    refused = as_alice.post(f"/work/{slot.pk}/write/", other)
+    assert refused.status_code == 409 and "From another window.</textarea>" in text_of(refused)
+    assert "What you sent before Water it less." in words_of(refused)
+    make.make_review_slot(Demonstration.objects.get())
+    refused = as_alice.post(f"/work/{slot.pk}/write/", other | {"revises": "1"})
+    assert refused.status_code == 409 and "can not be changed any more" in words_of(refused)
+    assert "You had written this" in words_of(refused) and "From another window." in words_of(refused)
+    assert Demonstration.objects.get().content == "Water it less."
+
+
 def test_what_became_of_a_reply_is_told_and_it_is_closed_then(as_alice: Client, project: Project, slot: Slot) -> None:
     text = make.write(slot)
     reviewing = make.make_review_slot(text)
