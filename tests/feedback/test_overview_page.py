@@ -390,7 +390,7 @@ def test_the_overview_counts_demonstrations_by_where_they_stand(manager, project
     make.review(make.make_review_slot(back), "sent_back", reason="No.")
     page = manager.get(address(project)).content.decode()
     assert "<dt>Accepted</dt><dd>1</dd>" in page and "<dt>Waiting for a review</dt><dd>1</dd>" in page
-    assert "<dt>Sent back to who wrote them</dt><dd>1</dd>" in page and "Of the demonstrations" in page
+    assert "<dt>Sent back to who wrote them</dt><dd>1</dd>" in page and "Take a snapshot of the demonstrations" in page
     manager.post(address(project, "make_snapshot"), {"kind": "demonstrations"})
     assert Snapshot.objects.get().demonstration_ids == [accepted.pk]
 
