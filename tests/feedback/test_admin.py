@@ -60,7 +60,7 @@ def project() -> Project:
     AuditEntry.objects.create(project=project, action="project.made")
     probe = make.make_probe(make.make_rule_set(project).rules.all()[0])
     make.make_judgement(probe, name="beth")
-    make.make_rule_score(probe)
+    make.make_rule_score(probe, model_version=project.policy)  # no rule model: the settings say that there is none
     make.make_demonstration_review(make.make_demonstration(make.make_dialogue(project), name="beth"), name="bert")
     Consent.objects.create(
         project=project, user=make.make_user("beth"), theme="Safety", wording="Wrong advice.", given=True
