@@ -76,6 +76,7 @@ def test_without_a_database_url_sqlite_queues_writers_and_syncs_what_it_saved(
     monkeypatch.delenv("DATABASE_URL", raising=False)
     database = environment.read_database("DATABASE_URL", data_dir=tmp_path)
     assert database["NAME"] == str(tmp_path / "nestbox.sqlite3")
+    assert database["CONN_MAX_AGE"] == 600
     assert database["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
     assert database["OPTIONS"]["timeout"] == 30
     assert "synchronous=FULL" in database["OPTIONS"]["init_command"]

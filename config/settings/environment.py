@@ -16,6 +16,7 @@ env = Env()
 
 DATABASE_FORM = "sqlite:////folder/nestbox.sqlite3 or postgres://user:password@host:5432/name"
 BROKER_FORM = "redis://host:6379/0, rediss://host:6379/0, or nothing at all for the queue that needs no server"
+KEPT_OPEN = 600  # seconds a thread keeps its connection: opening one, on SQLite too, takes longer than asking by it
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SHORTEST_SECRET = 50
 EXAMPLE_SECRET_MARKS = ("django-insecure-", "change-me", "changeme", "example", "your-secret", "replace", "xxxx")
@@ -91,10 +92,10 @@ def read_database(name: str, *, data_dir: Path) -> dict[str, Any]:
     except (EnvError, ValueError) as error:
         raise refuse(name, DATABASE_FORM) from error
     if scheme == "sqlite":
-        return database | {"OPTIONS": sqlite_options()}
+        return database | {"CONN_MAX_AGE": KEPT_OPEN, "OPTIONS": sqlite_options()}
     if not database.get("NAME"):
         raise refuse(name, DATABASE_FORM)
-    return database | {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
+    return database | {"CONN_MAX_AGE": KEPT_OPEN, "CONN_HEALTH_CHECKS": True}
 
 
 def sqlite_options(*, synchronous: str = "FULL") -> dict[str, Any]:
