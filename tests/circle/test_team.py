@@ -85,7 +85,7 @@ def test_two_processes_train_a_reward_model_and_a_policy(manage: Manage, tmp_pat
         assert run.produced is not None
     ledger = LedgerEntry.objects.values_list("step", "index")
     assert sorted(ledger) == [(step, index) for step in (1, 2) for index in range(8)]  # written by one process alone
-    refused = ended(manage("train_policy", updates=6, learning_rate=1000, **PPO), 1)
+    refused = ended(manage("train_policy", updates=6, learning_rate=1.0, divergence_kl_nats=0.01, **PPO), 1)
     failed = TrainingRun.objects.latest("pk")
     assert failed.state == "failed"
     assert "ower learning_rate" in failed.error
