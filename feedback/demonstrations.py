@@ -12,23 +12,19 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Count, Exists, OuterRef, Q
+from django.db.models import Count, Q
 
-from feedback import audit, likeness, slots, work_items
-from feedback.dialogues import LONGEST_MESSAGE, MOST_OPENED, OVERLAP_PRIORITY
+from feedback import likeness, slots, work_items
+from feedback.dialogues import LONGEST_MESSAGE, OVERLAP_PRIORITY
 from feedback.errors import (
     AlikeAlready,
     AlreadyAnswered,
     AlreadyReviewed,
     AnswerTakenBack,
     CandidatesNotReady,
-    DialogueEnded,
-    DialogueMovedOn,
     EmptyMessage,
     ForeignCandidate,
     MessageTooLong,
-    NotDemonstrable,
-    SlotClosed,
     SlotNotYours,
     SubmitKeyReused,
 )
@@ -38,11 +34,8 @@ from feedback.models import (
     DemonstrationReview,
     Dialogue,
     Project,
-    Prompt,
-    PromptGroup,
     Slot,
     Turn,
-    User,
     WorkItem,
 )
 
@@ -52,114 +45,6 @@ AGAIN_PRIORITY = 10  # what was sent back is nearly done
 REVIEW_PRIORITY = OVERLAP_PRIORITY
 MOST_OFFERED = 4  # of the model's replies, to start from
 TAKEN_BACK = "the demonstration was taken back"
-
-
-# What is asked for
-
-
-@transaction.atomic
-def ask_for_demonstrations(*, prompt: Prompt, wanted: int = 0, priority: int = 0) -> WorkItem:
-    """Want replies to a prompt from so many people; asked for again, no fewer than before.
-
-    wanted  how many; as many as the project wants of each prompt where 0
-    Raises  NotDemonstrable
-    """
-    project = prompt.project
-    return _ask(prompt, prompt.messages, wanted or project.demonstrations_per_prompt, priority)
-
-
-@transaction.atomic
-def ask_from_dialogue(*, dialogue: Dialogue, position: int, wanted: int = 1, priority: int = 0) -> WorkItem:
-    """Want replies to a dialogue so far, as it stood after the turn at `position`, from so many people.
-
-    Raises  NotDemonstrable where that is no user's turn, and for dialogues that measure policies or may show what harms
-    """
-    probe = getattr(dialogue, "probe", None)
-    if dialogue.kind == Dialogue.Kind.EVALUATION or (probe is not None and probe.rule.is_sensitive):
-        raise NotDemonstrable(
-            "This dialogue is kept apart: it measures policies, or may show what harms. Take another."
-        )
-    if dialogue.prompt is None:
-        raise NotDemonstrable("This dialogue has no opening, so it is in no split. Take one that has.")
-    return _ask(dialogue.prompt, dialogue.messages()[: position + 1], wanted, priority)
-
-
-def _ask(prompt: Prompt, messages: Messages, wanted: int, priority: int) -> WorkItem:
-    if not messages or messages[-1]["role"] != Turn.Role.USER:
-        raise NotDemonstrable("A reply is written to what a person says. Choose a turn of the user's.")
-    if prompt.split == PromptGroup.Split.TEST:
-        raise NotDemonstrable("This opening is of the test split, which is for reports. Take one of another split.")
-    Prompt.objects.select_for_update(no_key=True).get(pk=prompt.pk)  # asked for twice at once, it is one dialogue
-    kind = WorkItem.Kind.DEMONSTRATE
-    dialogue = _dialogue_of(prompt, messages) or _open_dialogue(prompt, messages)
-    item = work_items.open_work(project=prompt.project, kind=kind, dialogue=dialogue, wanted=wanted, priority=priority)
-    item = WorkItem.objects.select_for_update(no_key=True).get(pk=item.pk)
-    work_items.want_at_least(item, wanted)
-    item.refresh_from_db()
-    return item
-
-
-def _dialogue_of(prompt: Prompt, messages: Messages) -> Dialogue | None:
-    """The dialogue in which this was asked before."""
-    asked = Dialogue.objects.filter(prompt=prompt, kind=Dialogue.Kind.DEMONSTRATION, author=None)
-    said = ({"role": message["role"], "content": message["content"]} for message in messages)
-    wanted = list(said)
-    return next((one for one in asked.prefetch_related("turns") if one.messages() == wanted), None)
-
-
-def _open_dialogue(prompt: Prompt, messages: Messages) -> Dialogue:
-    dialogue = Dialogue.objects.create(project=prompt.project, kind=Dialogue.Kind.DEMONSTRATION, prompt=prompt)
-    Turn.objects.bulk_create(
-        Turn(dialogue=dialogue, position=position, role=message["role"], content=message["content"])
-        for position, message in enumerate(messages)
-    )
-    return dialogue
-
-
-@transaction.atomic
-def open_or_close(*, project: Project, is_open: bool, by: User) -> None:
-    """Let people write and review demonstrations from now on, or no more. What they hold they may still send."""
-    project.demonstrations_open = is_open
-    project.save(update_fields=["demonstrations_open"])
-    action = "project.demonstrations_opened" if is_open else "project.demonstrations_closed"
-    audit.record(action, project=project, actor=by, target=project)
-    keep_demonstrations_ready(project)
-
-
-def keep_demonstrations_ready(project: Project) -> int:
-    """Ask for replies to further prompts until the project has its number of them waiting. Returns how many.
-
-    Prompts of the test split are left for reports. Two sweeps at once ask for no more than one.
-    """
-    return _ask_for_missing(project) if _missing(project) else 0
-
-
-def _missing(project: Project) -> int:
-    if not project.demonstrations_open or project.archived_at is not None:
-        return 0
-    free = Slot.objects.filter(work_item=OuterRef("pk"), state=Slot.State.FREE)
-    waiting = WorkItem.objects.filter(
-        Exists(free), project=project, kind=WorkItem.Kind.DEMONSTRATE, closed_at=None, dialogue__author=None
-    )
-    return max(0, project.ready_demonstrations - waiting.filter(demonstration=None).count())
-
-
-@transaction.atomic
-def _ask_for_missing(project: Project) -> int:
-    now = Project.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=project.pk).first()
-    missing = min(_missing(now), MOST_OPENED) if now is not None else 0
-    if now is None or not missing:
-        return 0
-    asked = Dialogue.objects.filter(prompt=OuterRef("pk"), kind=Dialogue.Kind.DEMONSTRATION, author=None)
-    prompts = Prompt.objects.active().filter(~Exists(asked), project=now).exclude(group__split=PromptGroup.Split.TEST)
-    fresh = [prompt for prompt in prompts.order_by("content_hash")[:missing] if _ends_with_a_user(prompt.messages)]
-    for prompt in fresh:
-        ask_for_demonstrations(prompt=prompt)
-    return len(fresh)
-
-
-def _ends_with_a_user(messages: Messages) -> bool:
-    return bool(messages) and messages[-1]["role"] == Turn.Role.USER
 
 
 # What a person meets
@@ -476,83 +361,6 @@ def leave(*, slot: Slot, reason: str) -> None:
         _ask_somebody_else(item.demonstration, because=said)
     elif item.dialogue is not None and item.dialogue.author_id is not None:
         work_items.close_work(item, because=said)
-
-
-# The next turn
-
-
-@transaction.atomic
-def open_next_turn(*, demonstration: Demonstration) -> Slot:
-    """Go on with a dialogue from the reply its writer just sent; at once theirs. Asked for twice it is the same one.
-
-    The first thing they write there is what the person says next.
-    Raises  DialogueEnded when the project's dialogues have no more turns, SlotClosed
-    """
-    user, project = demonstration.annotator, demonstration.dialogue.project
-    if user is None:
-        raise SlotClosed("Only who wrote a reply goes on from it.")
-    User.objects.select_for_update(no_key=True).get(pk=user.pk)
-    begun = Turn.objects.filter(demonstration=demonstration, dialogue__author=user).values("dialogue")
-    held = slots.held_slots(user, project).filter(work_item__dialogue__in=begun).first()
-    if held is not None:
-        return held
-    turns = list(demonstration.dialogue.turns.filter(position__lte=demonstration.position))
-    if sum(turn.role == Turn.Role.USER for turn in turns) >= project.max_turns:
-        raise DialogueEnded("This dialogue has all the turns it may have. Your reply is stored.")
-    dialogue = Dialogue.objects.create(
-        project=project, kind=Dialogue.Kind.DEMONSTRATION, prompt=demonstration.dialogue.prompt, author=user
-    )
-    reply = Turn(
-        dialogue=dialogue,
-        position=demonstration.position + 1,
-        role=Turn.Role.ASSISTANT,
-        content=demonstration.content,
-        author=user,
-        demonstration=demonstration,
-    )
-    Turn.objects.bulk_create([*(_copied(turn, dialogue) for turn in turns), reply])
-    item = work_items.open_work(project=project, kind=WorkItem.Kind.DEMONSTRATE, dialogue=dialogue)
-    slot = slots.claim_slot(item.slots.get().pk, user=user)
-    if slot is None:
-        raise SlotClosed("The dialogue could not be opened. Try again.")
-    return slot
-
-
-def _copied(turn: Turn, dialogue: Dialogue) -> Turn:
-    return Turn(
-        dialogue=dialogue,
-        position=turn.position,
-        role=turn.role,
-        content=turn.content,
-        author_id=turn.author_id,
-        demonstration_id=turn.demonstration_id,
-    )
-
-
-@transaction.atomic
-def say_next(*, slot: Slot, text: str, after_position: int) -> Turn:
-    """Write what the person says next, in a dialogue that ends with a reply; the same words again are one turn.
-
-    after_position  position of the last turn the page showed, so that two windows cannot fork the dialogue
-    Raises          EmptyMessage, MessageTooLong, SlotClosed, DialogueMovedOn
-    """
-    text = checked(text)
-    slot = slots.in_hand(slot)
-    if slot.work_item.kind != WorkItem.Kind.DEMONSTRATE or slot.state != Slot.State.HELD:
-        raise SlotClosed("This piece is no longer yours. What you wrote is kept; take the next one.")
-    last = turns_of(slot)[-1]
-    if last.position == after_position + 1 and last.content == text:
-        return last
-    if last.position != after_position or last.role == Turn.Role.USER:
-        raise DialogueMovedOn("Another window already wrote the next message. It is shown here; your text is kept.")
-    slots.renew_lease(slot)
-    return Turn.objects.create(
-        dialogue=dialogue_of(slot),
-        position=after_position + 1,
-        role=Turn.Role.USER,
-        content=text,
-        author_id=slot.annotator_id,
-    )
 
 
 # Where they stand

@@ -20,7 +20,7 @@ def sweep() -> None:
 
     Running it twice changes nothing.
     """
-    from feedback import demonstrations, dialogues, judging_handed_over, probing, queue, slots
+    from feedback import demonstrations_wanted, dialogues, judging_handed_over, probing, queue, slots
     from feedback.models import Project
 
     lapsed = _part("lapse slots", slots.lapse_slots)
@@ -31,7 +31,8 @@ def sweep() -> None:
         opened += _part(f"open dialogues project={project.pk}", partial(dialogues.keep_dialogues_ready, project))
         again += _part(f"ask again project={project.pk}", partial(dialogues.ask_again_where_it_failed, project))
         asked += _part(
-            f"ask for demonstrations project={project.pk}", partial(demonstrations.keep_demonstrations_ready, project)
+            f"ask for demonstrations project={project.pk}",
+            partial(demonstrations_wanted.keep_demonstrations_ready, project),
         )
         handed += _part(
             f"hand over project={project.pk}", partial(judging_handed_over.hand_over_what_returned, project)

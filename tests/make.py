@@ -13,6 +13,7 @@ from feedback import (
     consents,
     demonstration_reviews,
     demonstrations,
+    demonstrations_wanted,
     dialogues,
     generation,
     judgements,
@@ -290,7 +291,7 @@ def make_write_slot(
 ) -> Slot:
     """A prompt in the hands of a member who is to write the reply."""
     project = project or make_project(demonstrations_open=True)
-    item = demonstrations.ask_for_demonstrations(prompt=make_prompt(project, text), **asked)
+    item = demonstrations_wanted.ask_for_demonstrations(prompt=make_prompt(project, text), **asked)
     slot = slots.claim_slot(item.slots.filter(state="free")[0].pk, user=make_member(project, name))
     assert slot is not None
     return slot

@@ -11,7 +11,7 @@ from annotate.forms import ReplyForm, ReviewForm, SayForm, complaint
 from annotate.parts import go_to, posted
 from annotate.replies import starts_of
 from annotate.views import work
-from feedback import demonstration_reviews, demonstrations, drafts
+from feedback import demonstration_reviews, demonstration_turns, demonstrations, drafts
 from feedback.errors import AlikeAlready, BadVerdict, DialogueEnded, DialogueMovedOn, FeedbackError, ForeignCandidate
 from feedback.models import Candidate, Demonstration, Slot
 
@@ -54,7 +54,7 @@ def _go_on(request: HttpRequest, slot: Slot, text: Demonstration) -> HttpRespons
     """To the next turn of the dialogue where that was asked for, after a correction back to it, else the next piece."""
     if "go_on" in request.POST and text.counts:
         try:
-            following = demonstrations.open_next_turn(demonstration=text)
+            following = demonstration_turns.open_next_turn(demonstration=text)
         except DialogueEnded as err:
             return work.take_next(request, slot, saying=err.message)
         return work.back_to(request, following, saying="Saved")
@@ -92,7 +92,7 @@ def say(request: HttpRequest, pk: int) -> HttpResponse:
     try:
         if not is_valid:
             raise DialogueMovedOn("This message could not be read. Copy it, reload the page and send it again.")
-        demonstrations.say_next(
+        demonstration_turns.say_next(
             slot=slot, text=form.cleaned_data["content"], after_position=form.cleaned_data["after_position"]
         )
     except FeedbackError as err:

@@ -6,7 +6,7 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from feedback import audit, demonstrations
+from feedback import audit, demonstrations_wanted
 from feedback.errors import FeedbackError
 from feedback.models import Dialogue, Prompt, Turn, WorkItem
 from feedback.pages.access import person
@@ -33,6 +33,6 @@ def ask_for_demonstrations(modeladmin: admin.ModelAdmin, request: HttpRequest, r
 
 def _ask(row: Prompt | Dialogue) -> WorkItem:
     if isinstance(row, Prompt):
-        return demonstrations.ask_for_demonstrations(prompt=row)
+        return demonstrations_wanted.ask_for_demonstrations(prompt=row)
     last = row.turns.filter(role=Turn.Role.USER).last()
-    return demonstrations.ask_from_dialogue(dialogue=row, position=last.position if last is not None else -1)
+    return demonstrations_wanted.ask_from_dialogue(dialogue=row, position=last.position if last is not None else -1)

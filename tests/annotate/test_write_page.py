@@ -7,7 +7,7 @@ import json
 import pytest
 from django.test import Client
 
-from feedback import demonstrations, drafts
+from feedback import demonstrations, demonstrations_wanted, drafts
 from feedback.models import Demonstration, Project, Slot, Turn, User
 from tests import make
 from tests.annotate.reading import hidden, text_of, words_of
@@ -39,7 +39,7 @@ def open_page(client: Client, slot: Slot):
 
 
 def test_home_counts_what_waits_and_start_takes_it(as_alice: Client, project: Project) -> None:
-    demonstrations.ask_for_demonstrations(prompt=make.make_prompt(project))
+    demonstrations_wanted.ask_for_demonstrations(prompt=make.make_prompt(project))
     make.write(make.make_write_slot(project, name="bob", text="Another?"), "A reply of Bob's.")
     words = words_of(as_alice.get("/"))
     assert "1 Demonstrate" in words and "1 Review" in words
@@ -53,7 +53,7 @@ def test_home_is_silent_where_demonstrations_are_closed(as_alice: Client, projec
 
 
 def test_a_reply_is_stored_and_the_next_piece_follows(as_alice: Client, project: Project, slot: Slot) -> None:
-    demonstrations.ask_for_demonstrations(prompt=make.make_prompt(project, "Another?"))
+    demonstrations_wanted.ask_for_demonstrations(prompt=make.make_prompt(project, "Another?"))
     page = open_page(as_alice, slot)
     response = as_alice.post(f"/work/{slot.pk}/write/", sent(page, "Water it less.", pasted="7"))
     text = Demonstration.objects.get()
@@ -170,7 +170,7 @@ def test_the_next_turn_is_said_and_then_answered(as_alice: Client, project: Proj
 
 def test_a_dialogue_that_has_all_its_turns_is_not_gone_on_with(as_alice: Client, project: Project, slot: Slot) -> None:
     Project.objects.update(max_turns=1)
-    demonstrations.ask_for_demonstrations(prompt=make.make_prompt(project, "Another?"))
+    demonstrations_wanted.ask_for_demonstrations(prompt=make.make_prompt(project, "Another?"))
     page = open_page(as_alice, slot)
     assert "write the next turn" not in words_of(page)
     response = as_alice.post(f"/work/{slot.pk}/write/", sent(page, go_on="1"), follow=True)
@@ -234,7 +234,7 @@ def test_skipping_needs_a_reason_and_leaves_it_to_another(as_alice: Client, as_b
 
 
 def test_a_late_reply_is_kept_and_told_so(as_alice: Client, project: Project, slot: Slot) -> None:
-    demonstrations.ask_for_demonstrations(prompt=make.make_prompt(project, "Another?"))
+    demonstrations_wanted.ask_for_demonstrations(prompt=make.make_prompt(project, "Another?"))
     page = open_page(as_alice, slot)
     make.lapse(slot)
     assert "What you send is stored as late" in words_of(open_page(as_alice, slot))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import expect
 
-from feedback import demonstrations
+from feedback import demonstration_turns, demonstrations_wanted
 from feedback.models import Demonstration, DemonstrationReview, Project, Slot
 from tests import make
 from tests.browser.conftest import DESK, PHONE, Visit, Visitor
@@ -33,7 +33,7 @@ def project(project: Project) -> Project:
 
 
 def test_a_reply_its_next_turn_and_a_review_by_keyboard(visit: Visitor, project: Project) -> None:
-    demonstrations.ask_for_demonstrations(prompt=make.make_prompt(project))
+    demonstrations_wanted.ask_for_demonstrations(prompt=make.make_prompt(project))
     page = visit("alice").go("/")
     press(page, "Enter")  # the one large button of home: nothing else waits
     field = page.get_by_label("The reply", exact=True)
@@ -148,7 +148,7 @@ def states(project: Project) -> dict[str, str]:
     make.write(Slot.objects.latest("pk"), REPLY)
     accepted = make.write(piece("accepted", make.make_write_slot(project, text="Three?")), "Once a week.")
     make.review(make.make_review_slot(accepted))
-    piece("to say", demonstrations.open_next_turn(demonstration=accepted))
+    piece("to say", demonstration_turns.open_next_turn(demonstration=accepted))
     back = make.write(make.make_write_slot(project, text="Four?"), "It depends.")
     make.review(make.make_review_slot(back), "sent_back", reason="Say on what, and how one can tell.")
     item = back.work_items.get(kind="demonstrate")

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from feedback import demonstration_reviews, demonstrations, slots
+from feedback import demonstration_reviews, demonstration_turns, demonstrations, demonstrations_wanted, slots
 from feedback.errors import (
     AlikeAlready,
     AlreadyAnswered,
@@ -53,18 +53,18 @@ def clean() -> None:
 
 def test_a_prompt_is_asked_about_once_and_then_by_more_people(project: Project) -> None:
     prompt = make.make_prompt(project)
-    item = demonstrations.ask_for_demonstrations(prompt=prompt)
+    item = demonstrations_wanted.ask_for_demonstrations(prompt=prompt)
     assert (item.wanted, item.slots.count(), item.dialogue.kind) == (1, 1, "demonstration")
     assert item.dialogue.messages() == prompt.messages and item.dialogue.prompt == prompt
-    again = demonstrations.ask_for_demonstrations(prompt=prompt, wanted=3)
+    again = demonstrations_wanted.ask_for_demonstrations(prompt=prompt, wanted=3)
     assert again == item and (again.wanted, again.slots.count()) == (3, 3)
-    assert demonstrations.ask_for_demonstrations(prompt=prompt, wanted=2).wanted == 3
+    assert demonstrations_wanted.ask_for_demonstrations(prompt=prompt, wanted=2).wanted == 3
 
 
 def test_a_project_says_how_many_people_answer_a_prompt(project: Project) -> None:
     project.demonstrations_per_prompt = 2
     project.save()
-    assert demonstrations.ask_for_demonstrations(prompt=make.make_prompt(project)).wanted == 2
+    assert demonstrations_wanted.ask_for_demonstrations(prompt=make.make_prompt(project)).wanted == 2
 
 
 def test_a_dialogue_so_far_is_asked_about_as_it_stood(project: Project) -> None:
@@ -72,43 +72,47 @@ def test_a_dialogue_so_far_is_asked_about_as_it_stood(project: Project) -> None:
     Turn.objects.create(dialogue=dialogue, position=1, role="assistant", content="Too much water.")
     Turn.objects.create(dialogue=dialogue, position=2, role="user", content="And in winter?")
     Turn.objects.create(dialogue=dialogue, position=3, role="assistant", content="Less still.")
-    item = demonstrations.ask_from_dialogue(dialogue=dialogue, position=2)
+    item = demonstrations_wanted.ask_from_dialogue(dialogue=dialogue, position=2)
     assert item.dialogue.messages() == dialogue.messages()[:3] and item.dialogue != dialogue
-    assert demonstrations.ask_from_dialogue(dialogue=dialogue, position=2) == item
-    assert demonstrations.ask_from_dialogue(dialogue=dialogue, position=0) != item
+    assert demonstrations_wanted.ask_from_dialogue(dialogue=dialogue, position=2) == item
+    assert demonstrations_wanted.ask_from_dialogue(dialogue=dialogue, position=0) != item
     with pytest.raises(NotDemonstrable, match="a turn of the user's"):
-        demonstrations.ask_from_dialogue(dialogue=dialogue, position=1)
+        demonstrations_wanted.ask_from_dialogue(dialogue=dialogue, position=1)
 
 
 def test_what_measures_policies_or_may_harm_is_not_asked_about(project: Project) -> None:
     with pytest.raises(NotDemonstrable, match="kept apart"):
-        demonstrations.ask_from_dialogue(dialogue=make.make_dialogue(project, kind="evaluation"), position=0)
+        demonstrations_wanted.ask_from_dialogue(dialogue=make.make_dialogue(project, kind="evaluation"), position=0)
     probe = make.make_probe(make.make_rule_set(project, sensitive=1).rules.get(is_sensitive=True))
     with pytest.raises(NotDemonstrable, match="what harms"):
-        demonstrations.ask_from_dialogue(dialogue=probe.dialogue, position=0)
+        demonstrations_wanted.ask_from_dialogue(dialogue=probe.dialogue, position=0)
     with pytest.raises(NotDemonstrable, match="no opening"):
-        demonstrations.ask_from_dialogue(dialogue=make.make_dialogue(project, prompt=None), position=0)
+        demonstrations_wanted.ask_from_dialogue(dialogue=make.make_dialogue(project, prompt=None), position=0)
 
 
 def test_the_test_split_is_for_reports(project: Project) -> None:
     with pytest.raises(NotDemonstrable, match="test split"):
-        demonstrations.ask_for_demonstrations(prompt=make.make_prompt(project, split="test"))
+        demonstrations_wanted.ask_for_demonstrations(prompt=make.make_prompt(project, split="test"))
     with pytest.raises(NotDemonstrable, match="test split"):
-        demonstrations.ask_from_dialogue(dialogue=make.make_dialogue(project, split="test"), position=0)
+        demonstrations_wanted.ask_from_dialogue(dialogue=make.make_dialogue(project, split="test"), position=0)
 
 
 def test_the_sweep_keeps_so_many_waiting_and_leaves_the_test_split(project: Project) -> None:
     for number in range(5):
         make.make_prompt(project, f"Question {number}?", split="test" if number < 3 else "train")
-    assert demonstrations.keep_demonstrations_ready(project) == 2
-    assert demonstrations.keep_demonstrations_ready(project) == 0
+    assert demonstrations_wanted.keep_demonstrations_ready(project) == 2
+    assert demonstrations_wanted.keep_demonstrations_ready(project) == 0
     asked = WorkItem.objects.filter(kind="demonstrate")
     assert {item.dialogue.prompt.split for item in asked} == {"train"}
 
 
 def test_two_sweeps_at_once_ask_once(project: Project) -> None:
     make.make_prompt(project)
-    assert demonstrations.keep_demonstrations_ready(project) + demonstrations.keep_demonstrations_ready(project) == 1
+    assert (
+        demonstrations_wanted.keep_demonstrations_ready(project)
+        + demonstrations_wanted.keep_demonstrations_ready(project)
+        == 1
+    )
 
 
 @pytest.mark.parametrize("closed", [{"demonstrations_open": False}, {"ready_demonstrations": 0}])
@@ -116,11 +120,11 @@ def test_nothing_is_asked_for_by_itself_where_it_is_closed(project: Project, clo
     make.make_prompt(project)
     Project.objects.update(**closed)
     project.refresh_from_db()
-    assert demonstrations.keep_demonstrations_ready(project) == 0
+    assert demonstrations_wanted.keep_demonstrations_ready(project) == 0
 
 
 def test_nobody_is_given_any_where_they_are_closed(project: Project) -> None:
-    demonstrations.ask_for_demonstrations(prompt=make.make_prompt(project))
+    demonstrations_wanted.ask_for_demonstrations(prompt=make.make_prompt(project))
     make.review(make.make_review_slot(make.write(make.make_write_slot(project, text="Another?"))), "sent_back",
                 reason="No.")  # fmt: skip
     make.write(make.make_write_slot(project, text="A third?"), "Something else.")
@@ -131,7 +135,7 @@ def test_nobody_is_given_any_where_they_are_closed(project: Project) -> None:
 
 
 def test_a_stranger_is_given_nothing(project: Project) -> None:
-    demonstrations.ask_for_demonstrations(prompt=make.make_prompt(project))
+    demonstrations_wanted.ask_for_demonstrations(prompt=make.make_prompt(project))
     assert slots.next_slot(user=make.make_user("charlie"), project=project, kind="demonstrate") is None
 
 
@@ -450,15 +454,15 @@ def test_a_writer_does_not_review_by_way_of_a_demonstrate_slot(project: Project)
 
 def test_who_goes_on_says_what_the_person_says_and_answers_it(project: Project) -> None:
     text = make.write(make.make_write_slot(project))
-    slot = demonstrations.open_next_turn(demonstration=text)
-    assert demonstrations.open_next_turn(demonstration=text) == slot and slot.annotator == text.annotator
+    slot = demonstration_turns.open_next_turn(demonstration=text)
+    assert demonstration_turns.open_next_turn(demonstration=text) == slot and slot.annotator == text.annotator
     assert demonstrations.is_to_be_continued(slot)
     with pytest.raises(CandidatesNotReady):
         make.write(slot, "Too early.")
-    turn = demonstrations.say_next(slot=slot, text="And in winter?", after_position=1)
-    assert demonstrations.say_next(slot=slot, text="And in winter?", after_position=1) == turn
+    turn = demonstration_turns.say_next(slot=slot, text="And in winter?", after_position=1)
+    assert demonstration_turns.say_next(slot=slot, text="And in winter?", after_position=1) == turn
     with pytest.raises(DialogueMovedOn):
-        demonstrations.say_next(slot=slot, text="And in spring?", after_position=1)
+        demonstration_turns.say_next(slot=slot, text="And in spring?", after_position=1)
     second = make.write(slot, "Less still.")
     assert second.position == 2 and [one.content for one in demonstrations.turns_of(slot)] == [
         "Why are my basil leaves yellow?", "Water it less.", "And in winter?",
@@ -469,20 +473,20 @@ def test_who_goes_on_says_what_the_person_says_and_answers_it(project: Project) 
 
 
 def test_what_somebody_began_nobody_else_goes_on_with(project: Project) -> None:
-    slot = demonstrations.open_next_turn(demonstration=make.write(make.make_write_slot(project)))
+    slot = demonstration_turns.open_next_turn(demonstration=make.write(make.make_write_slot(project)))
     make.lapse(slot)
     assert next_of("bob", project) is None and next_of("alice", project) is not None
     demonstrations.leave(slot=next_of("alice", project), reason="enough")
     assert next_of("alice", project) is None
     with pytest.raises(SlotClosed):
-        demonstrations.say_next(slot=slot, text="And in winter?", after_position=1)
+        demonstration_turns.say_next(slot=slot, text="And in winter?", after_position=1)
     clean()
 
 
 def test_a_dialogue_ends_after_the_projects_turns(project: Project) -> None:
     Project.objects.update(max_turns=1)
     with pytest.raises(DialogueEnded, match="all the turns"):
-        demonstrations.open_next_turn(demonstration=make.write(make.make_write_slot(Project.objects.get())))
+        demonstration_turns.open_next_turn(demonstration=make.write(make.make_write_slot(Project.objects.get())))
     assert Dialogue.objects.count() == 1
 
 

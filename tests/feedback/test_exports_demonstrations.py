@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
-from feedback import demonstrations, slots, snapshots
+from feedback import demonstration_turns, demonstrations, slots, snapshots
 from feedback.errors import SnapshotEmpty, SnapshotUnusable
 from feedback.exports import comparisons, files
 from feedback.exports.pseudonyms import pseudonym
@@ -115,8 +115,8 @@ def test_what_is_left_out_is_counted_by_reason(project: Project) -> None:
 
 def test_a_later_turn_stands_only_on_replies_that_are_accepted(project: Project) -> None:
     first = make.write(make.make_write_slot(project, text="Why?"), "Because.")
-    slot = demonstrations.open_next_turn(demonstration=first)
-    demonstrations.say_next(slot=slot, text="And then?", after_position=1)
+    slot = demonstration_turns.open_next_turn(demonstration=first)
+    demonstration_turns.say_next(slot=slot, text="And then?", after_position=1)
     make.review(make.make_review_slot(make.write(slot, "Then nothing.")))
     with pytest.raises(SnapshotEmpty, match="no accepted demonstration"):
         written(project)
@@ -131,8 +131,8 @@ def test_a_later_turn_stands_only_on_replies_that_are_accepted(project: Project)
 def test_a_later_turn_on_a_reply_that_was_sent_back_is_left_out(project: Project) -> None:
     accepted(project, "Another?", "Yes.")
     first = make.write(make.make_write_slot(project, text="Why?"), "Because.")
-    slot = demonstrations.open_next_turn(demonstration=first)
-    demonstrations.say_next(slot=slot, text="And then?", after_position=1)
+    slot = demonstration_turns.open_next_turn(demonstration=first)
+    demonstration_turns.say_next(slot=slot, text="And then?", after_position=1)
     make.review(make.make_review_slot(make.write(slot, "Then nothing.")))
     make.review(make.make_review_slot(first), "sent_back", reason="Say more.")
     assert written(project).excluded == {

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from feedback import (
     append_only,
+    demonstration_turns,
     demonstrations,
     dialogues,
     generation,
@@ -121,7 +122,9 @@ def written_and_reviewed(project: Project) -> None:
     project.refresh_from_db()
     accepted = make.write(make.make_write_slot(project, text="One?"), "The first reply.")
     make.review(make.make_review_slot(accepted))
-    demonstrations.say_next(slot=demonstrations.open_next_turn(demonstration=accepted), text="And?", after_position=1)
+    demonstration_turns.say_next(
+        slot=demonstration_turns.open_next_turn(demonstration=accepted), text="And?", after_position=1
+    )
     sent_back = make.write(make.make_write_slot(project, text="Two?"), "A second one.")
     make.review(make.make_review_slot(sent_back), "sent_back", reason="Say why.")
     again = slots.next_slot(user=make.make_user("alice"), project=project, kind="demonstrate")

@@ -11,7 +11,7 @@ from uuid import uuid4
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from feedback import demonstrations, slots
+from feedback import demonstrations, demonstrations_wanted, slots
 from feedback.models import Demonstration, Membership, Project, Prompt, User
 from rewardtrain.desk import seed_desk
 
@@ -54,13 +54,13 @@ def _show_demonstrations(project: Project) -> None:
     """A few prompts that wait for a written reply, and one reply of the manager's that waits for its review."""
     if not project.demonstrations_open:
         return
-    demonstrations.keep_demonstrations_ready(project)
+    demonstrations_wanted.keep_demonstrations_ready(project)
     author = User.objects.filter(username=WRITER, memberships__project=project).first()
     opening = [{"role": "user", "content": OPENING}]
     prompt = Prompt.objects.filter(project=project, messages=opening).first()
     if author is None or prompt is None or Demonstration.objects.filter(dialogue__project=project).exists():
         return
-    item = demonstrations.ask_for_demonstrations(prompt=prompt)
+    item = demonstrations_wanted.ask_for_demonstrations(prompt=prompt)
     slot = slots.claim_slot(item.slots.get().pk, user=author)
     if slot is not None:
         demonstrations.record_demonstration(slot=slot, content=REPLY, submit_key=uuid4())
