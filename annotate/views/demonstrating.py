@@ -15,8 +15,6 @@ from feedback import demonstration_reviews, demonstration_turns, demonstrations,
 from feedback.errors import AlikeAlready, BadVerdict, DialogueEnded, DialogueMovedOn, FeedbackError, ForeignCandidate
 from feedback.models import Candidate, Demonstration, Slot
 
-LATE = "Saved as late. Next one."
-LATE_AND_TAKEN = "Saved as late. Somebody else had this piece by then, so it does not count."
 TAKEN_BACK = "Taken back. Somebody else is asked for it."
 
 
@@ -60,8 +58,7 @@ def _go_on(request: HttpRequest, slot: Slot, text: Demonstration) -> HttpRespons
         return work.back_to(request, following, saying="Saved")
     if text.revision > 1 and slot.work_item.demonstration is None:
         return work.back_to(request, slot, saying="Saved")
-    said = "Saved. Next one." if not text.late else LATE if text.counts else LATE_AND_TAKEN
-    return work.take_next(request, slot, saying=said)
+    return work.take_next(request, slot, saying=work.said_of(text))
 
 
 @posted
@@ -129,5 +126,4 @@ def review(request: HttpRequest, pk: int) -> HttpResponse:
     drafts.clear_draft(slot, version=form.cleaned_data.get("draft_version"), left=lambda body: {})
     if stored.revision > 1:
         return work.back_to(request, slot, saying="Saved")
-    said = "Saved. Next one." if not stored.late else LATE if stored.counts else LATE_AND_TAKEN
-    return work.take_next(request, slot, saying=said)
+    return work.take_next(request, slot, saying=work.said_of(stored))

@@ -17,8 +17,6 @@ from feedback.judgements import record_judgement, withdraw_judgement
 from feedback.models import Slot
 
 TAKEN_BACK = "Taken back. It counts no more, and somebody else is asked."
-LATE = "Saved as late. Next one."
-LATE_AND_TAKEN = "Saved as late. Somebody else had this piece by then, so it does not count."
 
 
 @posted
@@ -58,10 +56,9 @@ def judge(request: HttpRequest, pk: int) -> HttpResponse:
     except FeedbackError as err:
         return work.show(request, slot, error=err, refusal=Refusal(verdict=form.given()))
     drafts.clear_draft(slot, version=form.cleaned_data.get("draft_version"), left=lambda body: {})
-    said = "Saved. Next one." if not judgement.late else LATE if judgement.counts else LATE_AND_TAKEN
     if judgement.revision > 1:
         return work.back_to(request, slot, saying="Saved")
-    return work.take_next(request, slot, saying=said)
+    return work.take_next(request, slot, saying=work.said_of(judgement))
 
 
 @posted

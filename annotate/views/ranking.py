@@ -18,9 +18,6 @@ from feedback.errors import BadRanks, FeedbackError
 from feedback.models import Ranking, Slot
 from feedback.rankings import record_ranking
 
-LATE = "Saved as late. Next one."
-LATE_AND_TAKEN = "Saved as late. Somebody else had this piece by then, so it does not count."
-
 
 @posted
 def submit(request: HttpRequest, pk: int) -> HttpResponse:
@@ -58,9 +55,9 @@ def _store(slot: Slot, form: RankingForm) -> tuple[Slot, Ranking]:
 
 def _go_on(request: HttpRequest, slot: Slot, ranking: Ranking) -> HttpResponse:
     """In a chat back to it, to write on; after a correction to the answer; else to the next piece."""
-    said = "Saved" if not ranking.late else LATE if ranking.counts else LATE_AND_TAKEN
+    said = work.said_of(ranking, in_time="Saved")
     if slot.work_item.is_chat:
         return work.back_to(request, slot, saying=said)
     if ranking.revision > 1:
         return go_to(request, reverse("annotate:look_again", args=[ranking.comparison_id]), saying=said)
-    return work.take_next(request, slot, saying=said if ranking.late else "Saved. Next one.")
+    return work.take_next(request, slot, saying=work.said_of(ranking))

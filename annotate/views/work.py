@@ -15,9 +15,20 @@ from annotate.forms import DraftForm, ReasonForm
 from annotate.parts import go_to, posted, render_page_or_part
 from feedback import consents, demonstrations, dialogues, drafts, probing, slots
 from feedback.errors import EmptyMessage, FeedbackError, MessageTooLong, NothingToProbe
-from feedback.models import Project, Slot, User, WorkItem
+from feedback.models import (
+    Demonstration,
+    DemonstrationReview,
+    Project,
+    Ranking,
+    RuleJudgement,
+    Slot,
+    User,
+    WorkItem,
+)
 from feedback.probing import Lack
 from feedback.rankings import ranking_in_force
+
+Answer = Ranking | RuleJudgement | Demonstration | DemonstrationReview
 
 CHAT, RANK = WorkItem.Kind.CHAT_AND_RANK, WorkItem.Kind.RANK
 PROBE, JUDGE = WorkItem.Kind.PROBE, WorkItem.Kind.JUDGE
@@ -163,3 +174,12 @@ def back_to(request: HttpRequest, slot: Slot, *, saying: str = "") -> HttpRespon
 def take_next(request: HttpRequest, slot: Slot, *, saying: str) -> HttpResponse:
     """After a piece is done: the next one of its kind, or home, which says that there is none."""
     return take(request, slot.work_item.project, slot.work_item.kind, saying=saying)
+
+
+def said_of(answer: Answer, *, in_time: str = "Saved. Next one.") -> str:
+    """What the status line says once an answer is stored; of a late one also whether it counts all the same."""
+    if not answer.late:
+        return in_time
+    if answer.counts:
+        return "Saved as late. Next one."
+    return "Saved as late. Somebody else had this piece by then, so it does not count."
