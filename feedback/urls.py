@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback.pages import demonstrations, disagreements, overview, rule_drafts, rules, snapshots
+from feedback.pages import corpus, demonstrations, disagreements, overview, rule_drafts, rules, snapshots
 
 app_name = "feedback"
 
@@ -10,6 +10,9 @@ urlpatterns = [
     path("", overview.overview, name="overview"),
     path("requests/<int:pk>/again/", overview.try_again, name="try_again"),
     path("demonstrations/", demonstrations.open_or_close, name="open_demonstrations"),
+    path("corpus/", corpus.corpus, name="corpus"),
+    path("corpus/<int:pk>/", corpus.document, name="document"),
+    path("corpus/<int:pk>/keep/", corpus.keep, name="keep_document"),
     path("snapshots/", snapshots.make, name="make_snapshot"),
     path("snapshots/<int:pk>/download/", snapshots.download, name="download_snapshot"),
     path("rules/", rules.rules, name="rules"),

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from feedback import (
     consents,
+    corpus,
     demonstration_reviews,
     demonstrations,
     demonstrations_wanted,
@@ -30,7 +31,9 @@ from feedback.models import (
     Demonstration,
     DemonstrationReview,
     Dialogue,
+    Document,
     GenerationRequest,
+    Import,
     Membership,
     ModelVersion,
     Probe,
@@ -284,6 +287,18 @@ def make_demonstration_review(
     slot = _filled_slot(user, project=project, kind=WorkItem.Kind.REVIEW, demonstration=demonstration)
     values = {"slot": slot, "annotator": user, "annotator_key": f"u{user.pk}"}
     return DemonstrationReview.objects.create(demonstration=demonstration, verdict=verdict, **values | fields)
+
+
+def make_document(
+    project: Project | None = None, text: str = "A fern drinks twice a week.", *, title: str = "Ferns", source: str = ""
+) -> Document:
+    """In a project's corpus, from an import of its own."""
+    project = project or make_project()
+    number = Import.objects.filter(project=project).count()
+    taken = Import.objects.create(project=project, format="corpus", file_name=f"{number}.md", sha256=f"{number:064d}")
+    whole = corpus.WholeText(title, source or taken.file_name, text)
+    corpus.add_documents(source_import=taken, texts=[whole])
+    return Document.objects.get(project=project, content_hash=whole.content_hash())
 
 
 def make_write_slot(

@@ -24,6 +24,7 @@ from feedback.models import (
     Demonstration,
     DemonstrationReview,
     Dialogue,
+    Document,
     GenerationRequest,
     Import,
     Probe,
@@ -191,6 +192,14 @@ class ImportAdmin(EvidenceAdmin):
     list_display = ["file_name", "format", "project", "created_by", "created_at"]
     list_filter = ["project", "format"]
     list_select_related = ["project", "created_by"]
+
+
+@admin.register(Document)
+class DocumentAdmin(EvidenceAdmin):
+    list_display = ["title", "project", "source", "created_at", "removed_at"]
+    list_filter = ["project"]
+    list_select_related = ["project"]
+    search_fields = ["title", "source"]
 
 
 @admin.register(AuditEntry)

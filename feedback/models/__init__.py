@@ -2,6 +2,7 @@
 
 from feedback.models.audit import AuditEntry
 from feedback.models.candidates import Candidate, Comparison, GenerationRequest, RankEntry, Ranking
+from feedback.models.corpus import Document, Passage
 from feedback.models.demonstrations import Demonstration, DemonstrationReview
 from feedback.models.dialogues import Dialogue, Turn
 from feedback.models.judgements import Consent, Probe, RuleJudgement, RuleScore
@@ -21,11 +22,13 @@ __all__ = [
     "Demonstration",
     "DemonstrationReview",
     "Dialogue",
+    "Document",
     "Draft",
     "GenerationRequest",
     "Import",
     "Membership",
     "ModelVersion",
+    "Passage",
     "Probe",
     "Project",
     "Prompt",

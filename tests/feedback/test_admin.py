@@ -34,7 +34,7 @@ OURS = [model for app in ("feedback", "rewardtrain") for model in apps.get_app_c
 SHOWN = [model for model in OURS if model in admin.site._registry]
 READ_ONLY = [
     "dialogue", "generationrequest", "ranking", "snapshot", "import", "auditentry", "promptgroup", "trainingrun",
-    "round", "ledgerentry", "ruleset", "probe", "rulejudgement", "consent", "demonstration",
+    "round", "ledgerentry", "ruleset", "probe", "rulejudgement", "consent", "demonstration", "document",
 ]  # fmt: skip
 
 
@@ -62,6 +62,7 @@ def project() -> Project:
     make.make_judgement(probe, name="beth")
     make.make_rule_score(probe, model_version=project.policy)  # no rule model: the settings say that there is none
     make.make_demonstration_review(make.make_demonstration(make.make_dialogue(project), name="beth"), name="bert")
+    make.make_document(project)
     Consent.objects.create(
         project=project, user=make.make_user("beth"), theme="Safety", wording="Wrong advice.", given=True
     )

@@ -816,6 +816,36 @@ def two_reviews_of_one_submit_key() -> None:
     once_more(review, revision=2, submit_key=review.submit_key)
 
 
+@breaks("a_document_is_stored_once")
+def the_same_document_twice() -> None:
+    once_more(make.make_document())
+
+
+@breaks("a_document_has_a_title")
+def a_document_without_a_title() -> None:
+    make.make_document(title="")
+
+
+@breaks("a_document_has_a_source")
+def a_document_from_nowhere() -> None:
+    once_more(make.make_document(), content_hash="0" * 64, source="")
+
+
+@breaks("one_passage_per_number")
+def two_passages_in_one_place() -> None:
+    once_more(make.make_document().passages.get())
+
+
+@breaks("a_passage_says_something")
+def a_passage_that_says_nothing() -> None:
+    once_more(make.make_document().passages.get(), number=1, text="")
+
+
+@breaks("a_passage_can_be_read_at_a_glance")
+def a_passage_of_501_characters() -> None:
+    once_more(make.make_document().passages.get(), number=1, text="x" * 501)
+
+
 @pytest.mark.parametrize(("name", "deed"), deeds.cases())
 def test_the_database_refuses(name: str, deed: Deed) -> None:
     """`the database refuses two turns in one place`, and so on, each by the constraint that says so."""

@@ -21,7 +21,7 @@ CHARACTERS_A_SECOND = 20_000_000  # …where texts are long
 LONGEST_WAIT = 5  # seconds that somebody who saves an answer may have to wait
 
 
-def refuse_to_keep_others_waiting(reports: Sequence[FileReport]) -> None:
+def refuse_to_keep_others_waiting(reports: Sequence[Any]) -> None:
     """Raises ImportRefused when Nestbox runs on SQLite and could save nothing for longer than LONGEST_WAIT."""
     seconds = sum(one.rows / ROWS_A_SECOND + one.characters / CHARACTERS_A_SECOND for one in reports)
     if connection.vendor == "sqlite" and seconds > LONGEST_WAIT and heartbeats.alive():
