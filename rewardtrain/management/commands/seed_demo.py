@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -10,10 +11,13 @@ from uuid import uuid4
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
+from django.db import transaction
 
-from feedback import demonstrations, demonstrations_wanted, slots
-from feedback.models import Demonstration, Membership, Project, Prompt, User
+from feedback import corpus, demonstrations, demonstrations_wanted, slots
+from feedback.imports.corpus import FORMAT as IMPORT_FORMAT
+from feedback.models import Demonstration, Import, Membership, Project, Prompt, User
 from rewardtrain.desk import seed_desk
+from rewardtrain.starter.care_sheets import FOLDER, care_sheets
 
 PEOPLE = (
     ("alice", "Alice", "Moreau", Membership.Role.ANNOTATOR, "annotates"),
@@ -34,6 +38,7 @@ class Command(BaseCommand):
         if lines:
             _keep(lines)
         _show_demonstrations(project)
+        _show_corpus(project)
         self.stdout.write(f"{project.name}: {project.prompts.count()} prompts, {project.policy} serves.")
 
 
@@ -64,6 +69,18 @@ def _show_demonstrations(project: Project) -> None:
     slot = slots.claim_slot(item.slots.get().pk, user=author)
     if slot is not None:
         demonstrations.record_demonstration(slot=slot, content=REPLY, submit_key=uuid4())
+
+
+@transaction.atomic
+def _show_corpus(project: Project) -> None:
+    """The care sheets of the desk's plants, to be searched."""
+    sheets = care_sheets()
+    digest = hashlib.sha256("".join(sheet.content_hash() for sheet in sheets).encode()).hexdigest()
+    source, made = Import.objects.get_or_create(
+        project=project, format=IMPORT_FORMAT, sha256=digest, defaults={"file_name": FOLDER}
+    )
+    if made:
+        corpus.add_documents(source_import=source, texts=sheets)
 
 
 def _keep(lines: list[str]) -> Path:
