@@ -38,6 +38,11 @@ class Said:
     def can_be_marked(self) -> bool:
         return self.role == Turn.Role.ASSISTANT
 
+    @property
+    def is_searched(self) -> bool:
+        """Whether it is no message, but what was looked for or found before one."""
+        return self.role in Turn.SEARCH
+
 
 def verdict_of(judgement: RuleJudgement | None) -> Verdict:
     """A stored verdict as its page shows it."""

@@ -97,6 +97,15 @@ def bring_back(*, document: Document, by: User) -> None:
         audit.record("document.brought_back", project=document.project, actor=by, target=document)
 
 
+@transaction.atomic
+def search_here(*, project: Project, is_on: bool, by: User) -> None:
+    """Let half of the replies that people rank search the corpus first from now on, or no more."""
+    project.evidence = Project.Evidence.CORPUS if is_on else Project.Evidence.OFF
+    project.save(update_fields=["evidence"])
+    action = "project.evidence_on" if is_on else "project.evidence_off"
+    audit.record(action, project=project, actor=by, target=project)
+
+
 def size_of(project: Project) -> Size:
     """How large a project's corpus is."""
     documents = Document.objects.filter(project=project)

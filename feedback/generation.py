@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -9,7 +10,7 @@ from django.utils import timezone
 
 from feedback import queue
 from feedback.errors import CandidatesNotReady, DialogueEnded, NoPolicy
-from feedback.models import Candidate, Comparison, Dialogue, GenerationRequest, ModelVersion, Turn
+from feedback.models import Candidate, Comparison, Dialogue, GenerationRequest, ModelVersion, Project, Turn
 
 FEWEST_TO_COMPARE = 2
 
@@ -39,11 +40,18 @@ def request_candidates(*, dialogue: Dialogue, redo: int = 0) -> GenerationReques
             "wanted": project.replies_per_probe_turn if dialogue.is_probe else project.candidates_per_turn,
             "sampling": {"temperature": project.temperature, "max_new_tokens": project.max_new_tokens},
             "draws": project.draws_per_reply,
+            "searching": _searching(project, dialogue),
         },
     )
     if made:
         queue.ring(request)
     return request
+
+
+def _searching(project: Project, dialogue: Dialogue) -> int:
+    """How many replies search first: half of those that are ranked. A probe's single reply never does."""
+    wanted = project.replies_per_probe_turn if dialogue.is_probe else project.candidates_per_turn
+    return wanted // 2 if project.evidence else 0
 
 
 def _who_answers(dialogue: Dialogue) -> ModelVersion | None:
@@ -58,11 +66,20 @@ def _position_to_answer(dialogue: Dialogue) -> int:
 
 
 @transaction.atomic
-def store_candidate(request: GenerationRequest, *, index: int, text: str, **made_by: Any) -> Candidate | None:
+def store_candidate(
+    request: GenerationRequest,
+    *,
+    index: int,
+    text: str,
+    searched: Sequence[Mapping[str, str]] = (),
+    **made_by: Any,
+) -> Candidate | None:
     """Store one reply while the request's lease is still this worker's; None when it is not.
 
     A worker that takes over finds what its predecessor stored and makes only what is missing.
-    made_by  sampling, seed, draw, reranking, prompt_hash, model_hash, mean_logprob, token_count, finish_reason
+    searched  the turns in which it searched before it answered; `evidence` in made_by is what it then shows
+    made_by   evidence, sampling, seed, draw, reranking, prompt_hash, model_hash, mean_logprob, token_count,
+              finish_reason
     """
     if not queue.renew(request):
         return None
@@ -73,7 +90,7 @@ def store_candidate(request: GenerationRequest, *, index: int, text: str, **made
             "dialogue_id": request.dialogue_id,
             "after_position": request.after_position,
             "model_version_id": request.model_version_id,
-            "turns": [{"role": "assistant", "content": text}],
+            "turns": [*searched, {"role": "assistant", "content": text}],
             "is_empty": not text.strip(),
             **made_by,
         },

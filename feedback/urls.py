@@ -11,6 +11,7 @@ urlpatterns = [
     path("requests/<int:pk>/again/", overview.try_again, name="try_again"),
     path("demonstrations/", demonstrations.open_or_close, name="open_demonstrations"),
     path("corpus/", corpus.corpus, name="corpus"),
+    path("corpus/evidence/", corpus.search_here, name="search_corpus"),
     path("corpus/<int:pk>/", corpus.document, name="document"),
     path("corpus/<int:pk>/keep/", corpus.keep, name="keep_document"),
     path("snapshots/", snapshots.make, name="make_snapshot"),

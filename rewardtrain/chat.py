@@ -51,21 +51,27 @@ class EncodedPrompt:
 
 
 def encode_prompt(
-    tokenizer: Tokenizer, turns: Sequence[Turn], max_tokens: int, *, reply_follows: bool = True
+    tokenizer: Tokenizer,
+    turns: Sequence[Turn],
+    max_tokens: int,
+    *,
+    reply_follows: bool = True,
+    speaker: str = "assistant",
 ) -> EncodedPrompt:
-    """The tokens of a dialogue, at most `max_tokens`, with the opening of the assistant's turn.
+    """The tokens of a dialogue, at most `max_tokens`, with the opening of the next turn, the assistant's as a rule.
 
     A dialogue that is too long loses its oldest turns, a leading system turn excepted, until it fits; what is left
     starts with a user's turn where there is one. Only a last turn that is too long by itself is cut inside.
 
     turns_cut      how many turns were left out
     tokens_cut     how many tokens the last turn lost
-    reply_follows  False when a candidate begins with another speaker's turn
+    reply_follows  False when a candidate begins with another speaker's turn, so that none is opened
+    speaker        whose turn is opened, such as `search_query`
     """
     ids: list[int] = []
     turns_cut = 0
     for turns_cut, kept in _ever_shorter(turns):
-        ids = _prompt_ids(tokenizer, kept, reply_follows)
+        ids = _prompt_ids(tokenizer, kept, speaker if reply_follows else None)
         if len(ids) <= max_tokens:
             return EncodedPrompt(ids, turns_cut)
     return EncodedPrompt(ids[-max_tokens:], turns_cut, tokens_cut=len(ids) - max_tokens)
@@ -85,9 +91,15 @@ def _ever_shorter(turns: Sequence[Turn]) -> Iterable[tuple[int, list[Turn]]]:
         yield len(turns) - 1, last
 
 
-def _prompt_ids(tokenizer: Tokenizer, turns: Sequence[Turn], reply_follows: bool) -> list[int]:
-    ids = _plain_ids(tokenizer, render(tokenizer, turns, reply_follows=reply_follows))
-    return ids or [_start_id(tokenizer)]
+def _prompt_ids(tokenizer: Tokenizer, turns: Sequence[Turn], speaker: str | None) -> list[int]:
+    """A dialogue's tokens, and the opening of a turn of this speaker's; None opens none."""
+    if speaker is None or speaker == "assistant":
+        text = render(tokenizer, turns, reply_follows=speaker is not None)
+    else:
+        stand_in: Turn = {"role": speaker, "content": STAND_IN}
+        text, _, _ = render(tokenizer, [*turns, stand_in], reply_follows=False).partition(STAND_IN)
+        text = text if getattr(tokenizer, "chat_template", None) else text.rstrip(" ")
+    return _plain_ids(tokenizer, text) or [_start_id(tokenizer)]
 
 
 def _start_id(tokenizer: Tokenizer) -> int:

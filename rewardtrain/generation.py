@@ -11,7 +11,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.conf import settings
@@ -20,7 +20,10 @@ from feedback import queue
 from feedback.errors import FeedbackError, GenerationFailed
 from feedback.generation import complete_request, store_candidate
 from feedback.models import GenerationRequest, ModelVersion, Turn
+from feedback.search import Search
+from rewardtrain import evidence
 from rewardtrain.backends import Backend, Draw, FailedJob, GenerationJob, MadeReply, backend_for
+from rewardtrain.evidence import Evidence
 from rewardtrain.model_files import hold_to
 from rewardtrain.reply_chooser import CannotChoose, Chooser, chooser_for
 from rewardtrain.seeds import candidate_seed
@@ -28,6 +31,7 @@ from rewardtrain.seeds import candidate_seed
 logger = logging.getLogger(__name__)
 REDRAWS = 3  # how often a copy of a sibling, or an empty reply, is drawn anew
 TRIES_IN_COMPANY = 2
+SEARCH_QUERY = str(Turn.Role.SEARCH_QUERY)
 
 
 def generate_candidates(request_id: int) -> int:
@@ -116,12 +120,27 @@ def _draw_until_finished(
     for each in unfinished:
         each.finish_if_complete()
     while waiting := {each.request.pk: each for each in unfinished if each.is_open}:
-        for result in backend.generate([each.job() for each in waiting.values()], sampling):
+        for each in waiting.values():
+            each.begin_pass()
+        _search_first(backend, sampling, waiting)
+        for result in backend.generate([job for each in waiting.values() for job in each.jobs()], sampling):
             if isinstance(result, MadeReply):
                 hold_to(version, result.model_hash)
             waiting[result.key].take(result)
         for each in waiting.values():
             each.settle()
+
+
+def _search_first(backend: Backend, sampling: Mapping[str, Any], waiting: Mapping[int, Unfinished]) -> None:
+    """Let the replies of this pass that search write what they look for, and find it for them."""
+    jobs = [job for each in waiting.values() for job in each.query_jobs()]
+    if not jobs:
+        return
+    for result in backend.generate(jobs, evidence.query_sampling(sampling)):
+        if isinstance(result, MadeReply):
+            waiting[result.key].take_query(result)
+        else:
+            waiting[result.key].take(result)
 
 
 @dataclass
@@ -139,6 +158,8 @@ class Unfinished:
     chooser: Chooser | None = None
     unreranked_because: str = ""
     redraws: int = REDRAWS
+    search: Search | None = None  # of the replies that search first
+    found: dict[tuple[int, int], Evidence] = field(default_factory=dict)  # {(index, draw): what it found}
     made: dict[int, list[MadeReply]] = field(default_factory=dict)  # {index: draws of its try that are there}
     is_open: bool = True
     empty: int = 0
@@ -155,6 +176,7 @@ class Unfinished:
         return cls(
             request, _messages(request), set(stored.values()), dict.fromkeys(missing, 0),
             chooser if wants_choice else None, unreranked_because if wants_choice else "", redraws,
+            evidence.search_of(request.dialogue.project) if request.searching else None,
         )  # fmt: skip
 
     @property
@@ -162,16 +184,50 @@ class Unfinished:
         """How many replies a try has: one where nobody could choose among them."""
         return self.request.draws if self.chooser is not None else 1
 
-    def job(self) -> GenerationJob:
-        """What the backend is asked for: the draws that are missing of every missing reply's try."""
+    def begin_pass(self) -> None:
+        """Before the backend is asked again."""
         self.given = 0
-        wanted = (
+
+    def query_jobs(self) -> list[GenerationJob]:
+        """What the backend is asked for first: the words that draws look for which search and have not yet."""
+        draws = [
+            replace(one, seed=evidence.query_seed(one.seed)) for one in self._missing() if self._has_to_search(one)
+        ]
+        return [GenerationJob(self.request.pk, self.messages, tuple(draws), SEARCH_QUERY)] if draws else []
+
+    def jobs(self) -> list[GenerationJob]:
+        """What the backend is asked for: the draws that are missing of every missing reply's try.
+
+        Those that found something answer a dialogue of their own each, which goes on with it.
+        """
+        if not self.is_open:
+            return []
+        plain = tuple(one for one in self._missing() if not self._evidence_of(one).query)
+        searched = [one for one in self._missing() if self._evidence_of(one).query]
+        return [GenerationJob(self.request.pk, self.messages, plain)] * bool(plain) + [
+            GenerationJob(self.request.pk, [*self.messages, *self._evidence_of(one).turns()], (one,))
+            for one in searched
+        ]
+
+    def _missing(self) -> list[Draw]:
+        return [
             Draw(index, draw, candidate_seed(self.request.pk, index, draw))
             for index, tried in self.tries.items()
             for draw in range(tried * self.draws, (tried + 1) * self.draws)
             if draw not in {made.draw.draw for made in self.made.get(index, [])}
-        )
-        return GenerationJob(self.request.pk, self.messages, tuple(wanted))
+        ]
+
+    def _has_to_search(self, draw: Draw) -> bool:
+        searches = draw.index >= self.request.wanted - self.request.searching
+        return self.is_open and self.search is not None and searches and (draw.index, draw.draw) not in self.found
+
+    def _evidence_of(self, draw: Draw) -> Evidence:
+        return self.found.get((draw.index, draw.draw), Evidence())
+
+    def take_query(self, result: MadeReply) -> None:
+        """Search by the words a draw wrote."""
+        assert self.search is not None
+        self.found[result.draw.index, result.draw.draw] = evidence.gather(self.search, storable(result.text))
 
     def take(self, result: MadeReply | FailedJob) -> None:
         """Keep a draw; once its try is whole, store its best or have it drawn again. A failure ends the attempt."""
@@ -215,15 +271,18 @@ class Unfinished:
         return [(place, drawn) for place in places]
 
     def _store(self, made: MadeReply, text: str, reranking: dict[str, Any]) -> None:
+        found = self._evidence_of(made.draw)
         stored = store_candidate(
             self.request,
             index=made.draw.index,
             text=text,
+            searched=found.turns(),
+            evidence=found.as_json(),
             sampling=dict(made.sampling),
             seed=made.seed,
             draw=made.draw.draw,
             reranking=reranking,
-            prompt_hash=prompt_hash(self.messages),
+            prompt_hash=prompt_hash([*self.messages, *found.turns()]),
             model_hash=made.model_hash,
             mean_logprob=made.mean_logprob,
             token_count=made.token_count,

@@ -94,8 +94,10 @@ def sample_replies(
     return [reply for reply in replies if reply is not None]
 
 
-def encode_for_sampling(policy: Policy, tokenizer: Any, prompt: Prompt, settings: SamplingSettings) -> EncodedPrompt:
-    """The prompt as tokens, cut so that it and a reply fit the network."""
+def encode_for_sampling(
+    policy: Policy, tokenizer: Any, prompt: Prompt, settings: SamplingSettings, speaker: str = "assistant"
+) -> EncodedPrompt:
+    """The prompt as tokens with the opening of the speaker's turn, cut so that it and a reply fit the network."""
     if isinstance(prompt, EncodedPrompt):
         return prompt
     room = min(settings.max_prompt_tokens, policy.max_positions - settings.max_new_tokens)
@@ -103,7 +105,7 @@ def encode_for_sampling(policy: Policy, tokenizer: Any, prompt: Prompt, settings
         raise ValueError(
             f"max_new_tokens {settings.max_new_tokens} leaves this network no room for a prompt; lower it."
         )
-    return encode_prompt(tokenizer, prompt, room)
+    return encode_prompt(tokenizer, prompt, room, speaker=speaker)
 
 
 def _batches(encoded: Sequence[list[int]], rows_per_batch: int) -> list[list[int]]:

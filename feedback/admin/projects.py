@@ -110,6 +110,7 @@ class ProjectAdmin(KeptAdmin):
             "Demonstrations",
             {"fields": ["demonstrations_open", "demonstrations_per_prompt", "ready_demonstrations"]},
         ),
+        ("Evidence", {"fields": ["evidence"]}),
         ("Learning", {"fields": ["round_every", "promote_at_once", "hyperparameters"]}),
     ]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.conf import settings
 from django.db import models
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
-from feedback.models.dialogues import Dialogue
+from feedback.models.dialogues import Dialogue, Turn
 from feedback.models.projects import MOST_DRAWS
 from feedback.models.queued import QueuedWork
 from feedback.models.speakers import ModelVersion
@@ -27,6 +29,9 @@ class GenerationRequest(QueuedWork):
     model_version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="generation_requests")
     wanted = models.PositiveSmallIntegerField()
     sampling = models.JSONField(default=dict, help_text="temperature, max_new_tokens, top_p, …")
+    searching = models.PositiveSmallIntegerField(
+        default=0, help_text="How many of the replies, the last ones as made, search first and show what they found."
+    )
     fewer_because = models.CharField(max_length=300, blank=True, help_text="Why there are fewer than wanted.")
     draws = models.PositiveSmallIntegerField(default=1, help_text="How many replies are drawn for each one shown.")
     unreranked_because = models.CharField(
@@ -40,6 +45,7 @@ class GenerationRequest(QueuedWork):
                 fields=["dialogue", "after_position", "redo"], name="one_request_per_turn_and_redo"
             ),
             models.CheckConstraint(condition=Q(wanted__gte=1, wanted__lte=9), name="one_to_nine_are_wanted"),
+            models.CheckConstraint(condition=Q(searching__lte=F("wanted")), name="no_more_search_than_are_wanted"),
             models.CheckConstraint(
                 condition=Q(draws__gte=1, draws__lte=MOST_DRAWS), name="one_to_sixteen_draws_for_each"
             ),
@@ -81,7 +87,14 @@ class Candidate(models.Model):
         Comparison, null=True, blank=True, on_delete=models.PROTECT, related_name="candidates"
     )
     index = models.PositiveSmallIntegerField(help_text="Its place among its siblings, as made; not as shown.")
-    turns = models.JSONField(help_text='[{"role": "assistant", "content": "…"}]; imported ones may be several turns')
+    turns = models.JSONField(
+        help_text='[{"role": "assistant", "content": "…"}]; several where it searched first, or was imported so'
+    )
+    evidence = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text='{"query", "snippets": [{"title", "source", "text", "passage"}]}; empty: it did not search.',
+    )
     is_empty = models.BooleanField(default=False, help_text="The reply has no text; kept as it was given.")
     model_version = models.ForeignKey(
         ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="candidates"
@@ -126,10 +139,24 @@ class Candidate(models.Model):
 
     @property
     def text(self) -> str:
-        """What is shown: the reply, or several turns joined with their speakers named."""
-        if len(self.turns) == 1:
-            return self.turns[0]["content"]
-        return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in self.turns)
+        """What is shown: the reply, or several turns joined with their speakers named. Its search stands apart."""
+        said = [turn for turn in self.turns if turn["role"] not in Turn.SEARCH]
+        if len(said) == 1:
+            return said[0]["content"]
+        return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in said)
+
+    @property
+    def query(self) -> str:
+        """What it searched for before it was written; empty: nothing."""
+        return next((turn["content"] for turn in self.turns if turn["role"] == Turn.Role.SEARCH_QUERY), "")
+
+    @property
+    def snippets(self) -> list[dict[str, Any]]:
+        """What it found, each with title, source and text; of an imported one as its source has it, in one."""
+        if self.evidence:
+            return self.evidence["snippets"]
+        found = [turn["content"] for turn in self.turns if turn["role"] == Turn.Role.SEARCH_RESULTS]
+        return [{"title": "Search results", "source": "", "text": text} for text in found]
 
 
 class RankingQuerySet(models.QuerySet["Ranking"]):

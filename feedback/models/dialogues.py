@@ -80,6 +80,8 @@ class Turn(models.Model):
         SEARCH_QUERY = "search_query", "Search query"
         SEARCH_RESULTS = "search_results", "Search results"
 
+    SEARCH = (Role.SEARCH_QUERY, Role.SEARCH_RESULTS)  # what a reply looked for and found before it was written
+
     dialogue = models.ForeignKey(Dialogue, on_delete=models.PROTECT, related_name="turns")
     position = models.PositiveIntegerField(help_text="0 is the first.")
     role = models.CharField(max_length=14, choices=Role.choices)

@@ -44,6 +44,10 @@ def new_export_key() -> str:
 class Project(models.Model):
     """A body of work: its guidelines, its settings, and the policy that speaks in it."""
 
+    class Evidence(models.TextChoices):
+        OFF = "", "nowhere"
+        CORPUS = "corpus", "in the project's corpus"
+
     slug = models.SlugField(max_length=60, unique=True)
     name = models.CharField(max_length=120)
     guidelines = models.TextField(blank=True, help_text="Shown to annotators beside the work. Markdown.")
@@ -102,6 +106,13 @@ class Project(models.Model):
     ready_demonstrations = models.PositiveSmallIntegerField(
         default=6, help_text="Prompts that wait for a written reply, kept so by themselves. 0: only what is asked for."
     )
+    evidence = models.CharField(
+        max_length=7,
+        choices=Evidence.choices,
+        default=Evidence.OFF,
+        blank=True,
+        help_text="Half of the replies search here first, and show what they found.",
+    )
     max_turns = models.PositiveSmallIntegerField(
         default=5, validators=[MinValueValidator(1), MaxValueValidator(50)], help_text="User turns per dialogue."
     )
@@ -149,6 +160,7 @@ class Project(models.Model):
             models.CheckConstraint(
                 condition=Q(demonstrations_per_prompt__gte=1), name="a_prompt_wants_a_demonstration"
             ),
+            models.CheckConstraint(condition=Q(evidence__in=["", "corpus"]), name="evidence_is_sought_somewhere_known"),
             models.CheckConstraint(condition=Q(temperature__gte=0), name="temperature_is_not_negative"),
             models.CheckConstraint(
                 condition=Q(draws_per_reply__gte=1, draws_per_reply__lte=MOST_DRAWS),

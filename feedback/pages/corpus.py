@@ -18,6 +18,8 @@ from feedback.search import CorpusSearch
 A_PAGE = 50
 SHOWN = 6  # of what a search finds
 LONGEST_QUERY = 300
+SEARCHES = "From now on half of the replies search here first, and show people what they found."
+SEARCHES_NO_MORE = "Replies search no more. What earlier ones found stays with them."
 
 
 @require_safe
@@ -38,6 +40,16 @@ def corpus(request: HttpRequest, slug: str) -> HttpResponse:
     page = Paginator(documents.documents_of(project, removed=removed), A_PAGE).get_page(request.GET.get("page"))
     context |= {"removed": removed, "page": page}
     return render_page_or_part(request, "feedback/corpus.html", {"found": "feedback/_found.html"}, context)
+
+
+@require_POST
+def search_here(request: HttpRequest, slug: str) -> HttpResponse:
+    """`on` is 1 or nothing."""
+    project = managed_project(request, slug)
+    is_on = request.POST.get("on") == "1"
+    documents.search_here(project=project, is_on=is_on, by=person(request))
+    messages.success(request, SEARCHES if is_on else SEARCHES_NO_MORE)
+    return HttpResponseRedirect(reverse("feedback:corpus", args=[slug]))
 
 
 @require_safe

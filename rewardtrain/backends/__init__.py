@@ -23,11 +23,16 @@ class Draw:
 
 @dataclass(frozen=True)
 class GenerationJob:
-    """A dialogue and the replies it still lacks. `key` tells jobs apart; here it is the request's id."""
+    """A dialogue and the replies it still lacks.
+
+    key      what its replies come back under: the request's id; several jobs may share it
+    speaker  whose turn is written: the assistant's, or `search_query` for the words it would search for
+    """
 
     key: int
     messages: Messages
     draws: tuple[Draw, ...]
+    speaker: str = "assistant"
 
 
 @dataclass(frozen=True)

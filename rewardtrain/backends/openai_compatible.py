@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -26,7 +26,7 @@ from django.conf import settings
 
 from feedback.errors import GenerationFailed
 from feedback.models import ModelVersion
-from rewardtrain.backends import Draw, FailedJob, GenerationJob, MadeReply
+from rewardtrain.backends import Draw, FailedJob, GenerationJob, MadeReply, Messages
 from rewardtrain.backends.outbound import Destination, destination
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ CONNECT_SECONDS = 5.0
 LONGEST_RETRY_AFTER = 300.0  # seconds
 KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*API_KEY")
 SENT_SETTINGS = ("temperature", "top_p", "top_k", "max_new_tokens")
+SEARCHED = {"search_query": "Searched for:", "search_results": "Found, to answer with where it helps:"}
+ASKS_WHAT_TO_SEARCH = "Do not answer yet. Write only the words you would search for to answer this well, in one line."
 SERVERS_NAMES = {"max_new_tokens": "max_tokens"}
 
 
@@ -72,7 +74,7 @@ class OpenAICompatible:
         seed = job.draws[0].seed % 2**31  # servers differ in how large a seed may be
         body = {
             "model": self.version.location,
-            "messages": [{"role": message["role"], "content": message["content"]} for message in job.messages],
+            "messages": as_served(job.messages, job.speaker),
             "n": len(job.draws),
             "seed": seed,
             "logprobs": True,
@@ -112,10 +114,27 @@ class OpenAICompatible:
         )
 
 
+def as_served(messages: Messages, speaker: str) -> list[dict[str, str]]:
+    """A dialogue in the roles that servers know: what was searched and found stands in the message that asked for it.
+
+    speaker  `search_query` asks for the words to search for instead of a reply
+    """
+    served: list[dict[str, str]] = []
+    for message in messages:
+        role, content = message["role"], message["content"]
+        if role in SEARCHED and served:
+            served[-1]["content"] += f"\n\n{SEARCHED[role]}\n{content}"
+        elif role not in SEARCHED:
+            served.append({"role": role, "content": content})
+    if speaker == "search_query" and served:
+        served[-1]["content"] += f"\n\n{ASKS_WHAT_TO_SEARCH}"
+    return served
+
+
 def _parts_of(job: GenerationJob) -> list[GenerationJob]:
     """A job as so many as it takes calls; each call's seed is its first draw's."""
     return [
-        GenerationJob(job.key, job.messages, job.draws[start : start + REPLIES_PER_CALL])
+        replace(job, draws=job.draws[start : start + REPLIES_PER_CALL])
         for start in range(0, len(job.draws), REPLIES_PER_CALL)
     ]
 

@@ -120,7 +120,9 @@ class TransformersLocal:
         rows: list[Row] = []
         for job in jobs:
             try:
-                prompt = encode_for_sampling(loaded.policy, loaded.policy.tokenizer, as_turns(job.messages), wanted)
+                prompt = encode_for_sampling(
+                    loaded.policy, loaded.policy.tokenizer, as_turns(job.messages), wanted, job.speaker
+                )
             except COMPUTING_ERRORS as err:
                 yield FailedJob(job.key, _failure(err, permanent=True))
             else:

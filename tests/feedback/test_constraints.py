@@ -69,6 +69,16 @@ def a_request_without_draws() -> None:
     make.make_request(draws=0)
 
 
+@breaks("no_more_search_than_are_wanted")
+def a_request_of_which_more_search_than_are_wanted() -> None:
+    make.make_request(wanted=2, searching=3)
+
+
+@breaks("evidence_is_sought_somewhere_known")
+def evidence_from_nobody_knows_where() -> None:
+    make.make_project(evidence="psychic")
+
+
 @breaks("two_to_nine_candidates")
 def one_candidate_per_turn() -> None:
     make.make_project(candidates_per_turn=1)

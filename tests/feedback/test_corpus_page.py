@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from feedback.models import Document, Project
+from feedback.models import AuditEntry, Document, Project
 from tests import make
 
 pytestmark = [pytest.mark.django_db, pytest.mark.services]
@@ -43,6 +43,7 @@ def test_who_does_not_manage_the_project_finds_nothing(client, project, role):
     for path in (address(project), address(project, "document", document.pk)):
         assert client.get(path).status_code == 404
     assert client.post(address(project, "keep_document", document.pk)).status_code == 404
+    assert client.post(address(project, "search_corpus"), {"on": "1"}).status_code == 404
     assert Document.objects.searched().exists()
 
 
@@ -105,3 +106,18 @@ def test_many_documents_come_page_by_page(manager, project):
     assert "Page 1 of 2" in text_of(manager, address(project))
     assert "Document 0." in text_of(manager, address(project) + "?page=2")
     assert "Document 0." in text_of(manager, address(project) + "?page=99")
+
+
+def test_replies_are_let_search_and_let_search_no_more(manager, project):
+    assert "Let replies search here" not in text_of(manager, address(project))
+    make.make_document(project)
+    assert "Replies do not search here yet." in text_of(manager, address(project))
+    page = manager.post(address(project, "search_corpus"), {"on": "1"}, follow=True).content.decode()
+    assert "half of the replies search here first" in page and "Let replies search no more" in page
+    project.refresh_from_db()
+    assert project.evidence == "corpus"
+    manager.post(address(project, "search_corpus"))
+    project.refresh_from_db()
+    assert project.evidence == ""
+    actions = AuditEntry.objects.filter(project=project, action__startswith="project.evidence").order_by("pk")
+    assert [entry.action for entry in actions] == ["project.evidence_on", "project.evidence_off"]

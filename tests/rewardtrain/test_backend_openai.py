@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from feedback import queue
 from feedback.errors import GenerationFailed
 from feedback.models import GenerationRequest, ModelVersion
 from rewardtrain.backends import Draw, FailedJob, GenerationJob, MadeReply, openai_compatible, outbound
-from rewardtrain.backends.openai_compatible import OpenAICompatible
+from rewardtrain.backends.openai_compatible import OpenAICompatible, as_served
 from rewardtrain.generation import REDRAWS, generate_candidates
 from tests import make
 from tests.rewardtrain import stub_server
@@ -72,6 +73,29 @@ def test_all_replies_of_a_dialogue_are_asked_for_in_one_call(settings: Any) -> N
     assert call.body["messages"] == [{"role": "user", "content": "Why?"}]
     assert [reply.draw.index for reply in made] == [0, 1, 2, 3]
     assert len({reply.text for reply in made}) == 4
+
+
+def test_what_was_searched_and_found_reaches_a_server_in_the_message_that_asked(settings: Any) -> None:
+    turns = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "How often?"},
+        {"role": "search_query", "content": "fern water"},
+        {"role": "search_results", "content": "Ferns: twice a week."},
+    ]
+    assert as_served(turns[:2], "assistant") == turns[:2]
+    assert as_served(turns, "assistant") == [
+        turns[0],
+        {
+            "role": "user",
+            "content": "How often?\n\nSearched for:\nfern water\n\n"
+            "Found, to answer with where it helps:\nFerns: twice a week.",
+        },
+    ]
+    with serving(stub_server.answers) as server:
+        allow(settings, server)
+        results(server, dataclasses.replace(job(count=1), speaker="search_query"))
+    (message,) = server.calls[0].body["messages"]
+    assert message["content"].startswith("Why?\n\nDo not answer yet. Write only the words")
 
 
 def test_many_draws_are_asked_for_in_calls_that_every_server_takes(settings: Any) -> None:

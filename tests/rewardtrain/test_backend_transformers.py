@@ -275,10 +275,10 @@ def test_one_bad_row_harms_no_other(policy_folder: Path, monkeypatch: pytest.Mon
 def test_a_dialogue_that_cannot_be_encoded_harms_no_other(policy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = transformers_local.encode_for_sampling
 
-    def fails_for_two(policy: Any, tokenizer: Any, turns: Any, wanted: Any) -> Any:
+    def fails_for_two(policy: Any, tokenizer: Any, turns: Any, *more: Any) -> Any:
         if turns[0]["content"] == "2":
             raise ValueError("no tokens")
-        return real(policy, tokenizer, turns, wanted)
+        return real(policy, tokenizer, turns, *more)
 
     monkeypatch.setattr(transformers_local, "encode_for_sampling", fails_for_two)
     results = made(policy_folder, job(1, "1", count=1), job(2, "2", count=1), job(3, "3", count=1))

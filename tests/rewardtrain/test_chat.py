@@ -21,6 +21,7 @@ from rewardtrain.chat import (
     starts_with_assistant,
     stop_ids,
 )
+from rewardtrain.starter.tokenizer import CHAT_TEMPLATE
 from tests.rewardtrain.tiny import bot, make_bert_tokenizer, make_llama, make_tokenizer, user
 
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -53,6 +54,22 @@ def test_a_tokenizer_without_a_template_gets_plain_lines(plain):
     encoded = encode_prompt(plain, [SYSTEM, user("hi"), bot("yo"), user("so?")], 100)
     expected = "System: Be kind.\nUser: hi\nAssistant: yo</s>\nUser: so?\nAssistant:"
     assert text_of(plain, encoded.ids) == expected
+
+
+def test_another_speakers_turn_can_be_opened(tokenizer, plain):
+    starter = make_tokenizer(chat_template=CHAT_TEMPLATE)
+    encoded = encode_prompt(starter, [user("hi")], 100, speaker="search_query")
+    assert text_of(starter, encoded.ids) == "<|user|>hi<|end|><|search_query|>"
+    for refusing in (plain, tokenizer):
+        encoded = encode_prompt(refusing, [user("hi"), bot("yo"), user("so?")], 100, speaker="search_query")
+        assert text_of(refusing, encoded.ids).rstrip() == "User: hi\nAssistant: yo</s>\nUser: so?\nSearch query:"
+
+
+def test_what_opens_a_turn_is_cut_and_counted_like_any_prompt(tokenizer):
+    turns = [user("hi"), bot("yo"), user("so?")]
+    whole = encode_prompt(tokenizer, turns, 100, speaker="search_query")
+    cut = encode_prompt(tokenizer, turns, len(whole.ids) - 1, speaker="search_query")
+    assert (cut.turns_cut, text_of(tokenizer, cut.ids).rstrip()) == (2, "User: so?\nSearch query:")
 
 
 def test_a_role_the_template_refuses_is_written_plainly(tokenizer):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -16,69 +15,12 @@ from feedback.errors import GenerationFailed
 from feedback.invariants import violations
 from feedback.models import Candidate, Comparison, GenerationRequest, ModelVersion, Turn
 from rewardtrain import backends, generation
-from rewardtrain.backends import FailedJob, GenerationJob, MadeReply
+from rewardtrain.backends import GenerationJob, MadeReply
 from rewardtrain.generation import generate_candidates, prompt_hash, storable
 from rewardtrain.seeds import candidate_seed
 from tests import make
 
 pytestmark = [pytest.mark.django_db, pytest.mark.services]
-
-Speaks = Callable[[GenerationJob, backends.Draw], str]
-
-
-@dataclasses.dataclass
-class Parrot:
-    """A backend that says what a function says, and has no files. `passes` keeps what it was asked for."""
-
-    speaks: Speaks
-    passes: list[list[GenerationJob]] = dataclasses.field(default_factory=list)
-    models: list[int] = dataclasses.field(default_factory=list)
-    held_to: set[tuple[int, str]] = dataclasses.field(default_factory=set)
-    before_each: Callable[[GenerationJob, backends.Draw], None] = lambda job, draw: None
-
-    def generate(self, jobs: Sequence[GenerationJob], sampling: Mapping[str, Any]) -> Iterator[MadeReply | FailedJob]:
-        self.passes.append(list(jobs))
-        for job in jobs:
-            try:
-                yield from self._say(job, sampling)
-            except GenerationFailed as err:
-                yield FailedJob(job.key, err)
-
-    def _say(self, job: GenerationJob, sampling: Mapping[str, Any]) -> Iterator[MadeReply]:
-        for draw in job.draws:
-            self.before_each(job, draw)
-            yield MadeReply(
-                key=job.key,
-                draw=draw,
-                text=self.speaks(job, draw),
-                finish_reason="stop",
-                model_hash="ab" * 32,
-                seed=draw.seed,
-                sampling=sampling,
-                mean_logprob=-1.5,
-                token_count=9,
-            )
-
-
-@pytest.fixture
-def speak(monkeypatch: pytest.MonkeyPatch) -> Callable[[Speaks], Parrot]:
-    """Puts a parrot in the place of every model, and keeps what hash each would be held to."""
-
-    def speak(speaks: Speaks) -> Parrot:
-        parrot = Parrot(speaks)
-
-        def stand_in(version: ModelVersion) -> Parrot:
-            parrot.models.append(version.pk)
-            return parrot
-
-        def hold_to(version: ModelVersion, found: str) -> None:
-            parrot.held_to.add((version.pk, found))
-
-        monkeypatch.setattr(generation, "backend_for", stand_in)
-        monkeypatch.setattr(generation, "hold_to", hold_to)
-        return parrot
-
-    return speak
 
 
 def distinct(job: GenerationJob, draw: backends.Draw) -> str:

@@ -29,9 +29,8 @@ from rewardtrain.sampling import sample_replies
 from rewardtrain.seeds import candidate_seed
 from tests import make
 from tests.rewardtrain import tiny
-from tests.rewardtrain.test_generation import distinct, speak, texts
+from tests.rewardtrain.test_generation import distinct, texts
 
-__all__ = ["speak"]
 pytestmark = [pytest.mark.django_db, pytest.mark.services]
 
 
