@@ -23,6 +23,7 @@ Messages = list[dict[str, str]]
 CHUNK = 400  # rows fetched at once; also what SQLite takes as parameters without complaint
 KEY_DIGITS = 24
 OWN_FORMAT = "rankings"  # what `import_feedback --format` calls the lines of rankings/*.jsonl
+SHOWN = ("title", "source", "text")  # of a snippet; which passage it was is this database's affair
 
 
 @dataclass
@@ -254,6 +255,7 @@ def _exported_candidate(comparison_id: str, candidate: Candidate, *, told_by_us:
     """A candidate; of one that an export wrote before, what its source said then."""
     told = candidate.source if told_by_us else {"source": candidate.source}
     meta = {"sampling": candidate.sampling, "prompt_hash": candidate.prompt_hash, "source": told.get("source")}
+    meta |= {"evidence": [{name: one[name] for name in SHOWN} for one in candidate.evidence.get("snippets", [])]}
     meta |= told.get("meta", {})
     return ExportedCandidate(
         candidate_id=f"{comparison_id}.{candidate.index}",

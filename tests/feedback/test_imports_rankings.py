@@ -111,6 +111,23 @@ def test_what_people_answered_comes_in_and_goes_out_the_same(tmp_path):
     assert list(violations()) == []
 
 
+def test_what_a_reply_searched_and_found_leaves_and_comes_in_with_it(tmp_path):
+    slot = make.make_rank_slot()
+    reply = slot.work_item.comparison.candidates.all()[0]
+    search = [{"role": "search_query", "content": "fern"}, {"role": "search_results", "content": "Twice a week."}]
+    snippet = {"title": "Ferns", "source": "ferns.md", "text": "Twice a week."}
+    reply.turns = [*search, *reply.turns]
+    reply.evidence = {"query": "fern", "snippets": [snippet | {"passage": 7}]}
+    reply.save()
+    make.make_ranking(slot)
+    first = written("plant-desk")
+    (told,) = lines_of(first)
+    one = next(each for each in told["candidates"] if len(each["turns"]) == 3)
+    assert json.loads(one["meta"])["evidence"] == [snippet]
+    assert_the_same(first, again(first, tmp_path))
+    assert Candidate.objects.get(turns__0__role="search_query", request=None).query == "fern"
+
+
 @pytest.mark.parametrize("file_format", ["hh-rlhf", "open-assistant"])
 def test_what_was_imported_comes_in_and_goes_out_the_same(tmp_path, file_format):
     path = OURS / ("hh_rlhf.jsonl" if file_format == "hh-rlhf" else "open_assistant_trees.jsonl")
