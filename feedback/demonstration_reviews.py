@@ -137,7 +137,7 @@ def _edit(slot: Slot, demonstration: Demonstration, content: str, counts: bool) 
 
 
 def _act_on(review: DemonstrationReview, before: DemonstrationReview | None) -> None:
-    """What was sent back is given to its writer again; an edit to another reviewer."""
+    """What was sent back is given to its writer again, unless that is nobody here; an edit to another reviewer."""
     given = review.demonstration
     again = WorkItem.objects.filter(demonstration=given, kind=WorkItem.Kind.DEMONSTRATE).first()
     if review.verdict != Verdict.SENT_BACK:
@@ -147,7 +147,7 @@ def _act_on(review: DemonstrationReview, before: DemonstrationReview | None) -> 
             demonstrations.ask_for_review(review.edit)
     elif again is not None:
         work_items.want_at_least(again, 1)
-    else:
+    elif given.annotator_id is not None:
         work_items.open_work(
             project=given.dialogue.project,
             kind=WorkItem.Kind.DEMONSTRATE,

@@ -1,17 +1,18 @@
 """Replies that people are asked to write: to which prompts and dialogues, by how many, and while a project is open.
 
-A manager asks by hand; where a project has demonstrations open, the sweep asks for those to further prompts.
+A manager asks by hand; where a project has demonstrations open, the sweep asks for those to further prompts, and for
+reviews of those that were imported.
 """
 
 from __future__ import annotations
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, QuerySet
 
-from feedback import audit, work_items
+from feedback import audit, demonstrations, work_items
 from feedback.dialogues import MOST_OPENED
 from feedback.errors import NotDemonstrable
-from feedback.models import Dialogue, Project, Prompt, PromptGroup, Slot, Turn, User, WorkItem
+from feedback.models import Demonstration, Dialogue, Project, Prompt, PromptGroup, Slot, Turn, User, WorkItem
 
 Messages = list[dict[str, str]]
 
@@ -83,6 +84,7 @@ def open_or_close(*, project: Project, is_open: bool, by: User) -> None:
     action = "project.demonstrations_opened" if is_open else "project.demonstrations_closed"
     audit.record(action, project=project, actor=by, target=project)
     keep_demonstrations_ready(project)
+    keep_reviews_ready(project)
 
 
 def keep_demonstrations_ready(project: Project) -> int:
@@ -119,3 +121,38 @@ def _ask_for_missing(project: Project) -> int:
 
 def _ends_with_a_user(messages: Messages) -> bool:
     return bool(messages) and messages[-1]["role"] == Turn.Role.USER
+
+
+def keep_reviews_ready(project: Project) -> int:
+    """Ask for reviews of imported replies until the project has its number of them waiting. Returns how many.
+
+    Nobody is asked about all of a file at once. Two sweeps at once ask for no more than one.
+    """
+    return _ask_for_missing_reviews(project) if _missing_reviews(project) else 0
+
+
+def _missing_reviews(project: Project) -> int:
+    if not project.demonstrations_open or project.archived_at is not None:
+        return 0
+    free = Slot.objects.filter(work_item=OuterRef("pk"), state=Slot.State.FREE)
+    waiting = WorkItem.objects.filter(
+        Exists(free), project=project, kind=WorkItem.Kind.REVIEW, closed_at=None, demonstration__annotator=None
+    )
+    return max(0, project.ready_demonstrations - waiting.count())
+
+
+@transaction.atomic
+def _ask_for_missing_reviews(project: Project) -> int:
+    now = Project.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=project.pk).first()
+    missing = min(_missing_reviews(now), MOST_OPENED) if now is not None else 0
+    fresh = list(imported_unread(project)[:missing])
+    for text in fresh:
+        demonstrations.ask_for_review(text)
+    return len(fresh)
+
+
+def imported_unread(project: Project) -> QuerySet[Demonstration]:
+    """Imported replies of which nobody has said anything, and is asked to."""
+    asked = WorkItem.objects.filter(demonstration=OuterRef("pk"), kind=WorkItem.Kind.REVIEW)
+    imported = Demonstration.objects.waiting().filter(dialogue__project=project, annotator=None)
+    return imported.filter(~Exists(asked)).select_related("dialogue__project").order_by("pk")

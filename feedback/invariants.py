@@ -351,13 +351,14 @@ def demonstrations_are_asked_about() -> Found:
 
 
 def reviews_are_their_holders() -> Found:
-    """A review was given by whoever holds its slot, of what the slot asks, and one at most counts."""
+    """A person's review was given by whoever holds its slot, of what the slot asks, and one at most counts."""
+    people = DemonstrationReview.objects.by_people()
     name = Concat(Value("u"), Cast("annotator_id", CharField()))
     asked = {"slot__work_item__demonstration": F("demonstration"), "slot__work_item__kind": WorkItem.Kind.REVIEW}
-    own = DemonstrationReview.objects.filter(slot__annotator=F("annotator"), annotator_key=name, **asked)
-    for review in DemonstrationReview.objects.exclude(pk__in=own.values("pk")):
+    own = people.filter(slot__annotator=F("annotator"), annotator_key=name, **asked)
+    for review in people.exclude(pk__in=own.values("pk")):
         yield f"review {review.pk}", f"given by user {review.annotator_id} in a slot or name not theirs"
-    counted = DemonstrationReview.objects.counted().values("demonstration").annotate(n=Count("pk"))
+    counted = people.counted().values("demonstration").annotate(n=Count("pk"))
     for row in counted.filter(n__gt=1):
         yield f"demonstration {row['demonstration']}", f"{row['n']} reviews that count"
 

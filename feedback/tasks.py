@@ -34,6 +34,9 @@ def sweep() -> None:
             f"ask for demonstrations project={project.pk}",
             partial(demonstrations_wanted.keep_demonstrations_ready, project),
         )
+        asked += _part(
+            f"ask for reviews project={project.pk}", partial(demonstrations_wanted.keep_reviews_ready, project)
+        )
         handed += _part(
             f"hand over project={project.pk}", partial(judging_handed_over.hand_over_what_returned, project)
         )

@@ -1,4 +1,4 @@
-"""Asking people to write replies, from the lists of prompts and of dialogues."""
+"""Asking people to write replies, and to review those of others, from the lists of what can be asked about."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from feedback import audit, demonstrations_wanted
+from feedback import audit, demonstrations, demonstrations_wanted
 from feedback.errors import FeedbackError
-from feedback.models import Dialogue, Prompt, Turn, WorkItem
+from feedback.models import Dialogue, Project, Prompt, Turn, WorkItem
 from feedback.pages.access import person
 
 
@@ -36,3 +36,15 @@ def _ask(row: Prompt | Dialogue) -> WorkItem:
         return demonstrations_wanted.ask_for_demonstrations(prompt=row)
     last = row.turns.filter(role=Turn.Role.USER).last()
     return demonstrations_wanted.ask_from_dialogue(dialogue=row, position=last.position if last is not None else -1)
+
+
+@admin.action(description="Ask people to review the reply")
+def ask_for_reviews(modeladmin: admin.ModelAdmin, request: HttpRequest, rows: QuerySet) -> None:
+    """Of imported replies that nobody has read; what people here wrote is asked about by itself."""
+    asked = 0
+    for project in Project.objects.filter(dialogues__demonstrations__in=rows).distinct():
+        for text in demonstrations_wanted.imported_unread(project).filter(pk__in=rows.values("pk")):
+            item = demonstrations.ask_for_review(text)
+            audit.record("demonstration.review_asked", project=project, actor=person(request), target=item)
+            asked += 1
+    modeladmin.message_user(request, f"Asked for {asked}. Others are reviewed, asked about, or not imported.")

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.text import Truncator
 
-from feedback.admin.asking import ask_for_demonstrations
+from feedback.admin.asking import ask_for_demonstrations, ask_for_reviews
 from feedback.admin.base import (
     EvidenceAdmin,
     EvidenceInline,
@@ -152,7 +152,7 @@ class ConsentAdmin(EvidenceAdmin):
 class DemonstrationReviewInline(EvidenceInline):
     model = DemonstrationReview
     fk_name = "demonstration"
-    fields = ["verdict", "reason", "annotator", "revision", "withdrawn", "counts"]
+    fields = ["verdict", "reason", "annotator_key", "annotator", "revision", "withdrawn", "counts"]
 
 
 @admin.register(Demonstration)
@@ -165,6 +165,7 @@ class DemonstrationAdmin(EvidenceAdmin):
     list_filter = ["dialogue__project", "withdrawn", "counts"]
     list_select_related = ["annotator"]
     inlines = [DemonstrationReviewInline]
+    actions = [ask_for_reviews]
 
     @admin.display(description="reply")
     def opening_words(self, demonstration: Demonstration) -> str:

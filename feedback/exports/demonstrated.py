@@ -13,7 +13,9 @@ from typing import Any
 
 from feedback.exports.comparisons import Messages, canonical, chunks, content_key, model_name, utc, whole_groups
 from feedback.exports.pseudonyms import pseudonym
-from feedback.models import Demonstration, DemonstrationReview, Project
+from feedback.models import Demonstration, DemonstrationReview, Import, Project
+
+OWN_FORMAT = "demonstrations"  # what `import_feedback --format` calls the lines of demonstrations/*.jsonl
 
 
 @dataclass
@@ -26,7 +28,7 @@ class ExportedReview:
     seconds: float | None
     late: bool
     revision: int
-    created_at: str
+    created_at: str | None  # None where a source gives no time
 
 
 @dataclass
@@ -102,6 +104,7 @@ class DemonstrationReader:
         prompt, dialogue, start = _so_far(text), text.dialogue, text.edited_from
         group = dialogue.prompt.group if dialogue.prompt else None
         is_edit = start is not None and text.is_changed
+        told = dialogue.source if _is_own(dialogue.source_import) else {}
         return ExportedDemonstration(
             demonstration_id=_key(prompt, text.content),
             dialogue_id=content_key("demonstrated dialogue", prompt),
@@ -113,12 +116,13 @@ class DemonstrationReader:
             edited_from=start.turns if start is not None and is_edit else None,
             model_edited_from=model_name(start.model_version, start.source) if start is not None and is_edit else "",
             texts=[self._text(one) for one in reversed(list(_line(text)))],
-            source=dialogue.source_import.format if dialogue.source_import else "",
+            source=told.get("source", dialogue.source_import.format if dialogue.source_import else ""),
             source_key=dialogue.source_key,
         )
 
     def _text(self, text: Demonstration) -> ExportedText:
-        said = text.reviews.filter(counts=True).order_by("created_at", "pk")
+        said = text.reviews.filter(counts=True).select_related("source_import").order_by("created_at", "pk")
+        told = text.source.get("meta", {}) if _is_own(text.source_import) else text.source
         return ExportedText(
             annotator_id=pseudonym(self.project, text),
             content=text.content,
@@ -128,8 +132,8 @@ class DemonstrationReader:
             seconds=text.seconds,
             late=text.late,
             reviews=[self._review(review) for review in said],
-            created_at=None if text.source_import_id else utc(text.created_at),
-            meta=canonical(text.source),
+            created_at=_told_time(text),
+            meta=canonical(told),
         )
 
     def _review(self, review: DemonstrationReview) -> ExportedReview:
@@ -140,8 +144,20 @@ class DemonstrationReader:
             seconds=review.seconds,
             late=review.late,
             revision=review.revision,
-            created_at=utc(review.created_at),
+            created_at=_told_time(review),
         )
+
+
+def _is_own(source: Import | None) -> bool:
+    """Whether something came in as lines that an export had written."""
+    return source is not None and source.format == OWN_FORMAT
+
+
+def _told_time(given: Demonstration | DemonstrationReview) -> str | None:
+    """When it was sent; of what came in, what a line of ours says."""
+    if given.source_import is None:
+        return utc(given.created_at)
+    return given.source.get("created_at") if _is_own(given.source_import) else None
 
 
 def _rows(ids: list[int]) -> list[Demonstration]:

@@ -20,7 +20,7 @@ def pseudonym(project: Project, answer: Ranking | RuleJudgement | Demonstration 
     machine it is loaded. A format that names nobody has its own name there, and what came in as a pseudonym of another
     export goes out as it is.
     """
-    if not isinstance(answer, DemonstrationReview) and answer.source_import is not None:
+    if answer.source_import is not None:
         is_a_name_of_nobody = answer.annotator_key == answer.source_import.format or answer.source.get(NAMES_NOBODY)
         if is_a_name_of_nobody or OURS.fullmatch(answer.annotator_key):
             return answer.annotator_key

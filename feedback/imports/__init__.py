@@ -5,9 +5,12 @@ time, and hands those it cannot take to `problems`. Nothing is written before ev
 one.
 """
 
-from feedback.exports import comparisons, judged
+from feedback.exports import comparisons, demonstrated, judged
 from feedback.imports import (
+    demonstrations,
+    gsm8k,
     hh_rlhf,
+    human_eval,
     llmbar,
     mt_bench,
     open_assistant,
@@ -16,6 +19,7 @@ from feedback.imports import (
     pandalm,
     probes,
     rankings,
+    self_instruct,
     trl,
     xstest,
 )
@@ -24,7 +28,10 @@ from feedback.imports.json_records import JsonRecords, records_or_lines
 from feedback.imports.records import Format
 
 FORMATS: dict[str, Format] = {
+    demonstrated.OWN_FORMAT: Format(demonstrations.read),
+    "gsm8k": Format(gsm8k.read, records_or_lines),
     "hh-rlhf": Format(hh_rlhf.read),
+    "human-eval": Format(human_eval.read, records_or_lines),
     "llmbar": Format(llmbar.read, records_or_lines),
     "mt-bench": Format(mt_bench.read, records_or_lines),
     "open-assistant": Format(open_assistant.read),
@@ -33,6 +40,7 @@ FORMATS: dict[str, Format] = {
     "pandalm": Format(pandalm.read, records_or_lines),
     judged.OWN_FORMAT: Format(probes.read),
     comparisons.OWN_FORMAT: Format(rankings.read),
+    "self-instruct": Format(self_instruct.read, records_or_lines),
     "trl": Format(trl.read, records_or_lines),
     "xstest": Format(xstest.read, CsvRows),
 }

@@ -3,17 +3,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from feedback.imports.reading import Malformed, kept_fields, parse_object, refuse_unstorable, shown, text_field
+from feedback.imports.reading import (
+    Lines,
+    Malformed,
+    Problems,
+    kept_fields,
+    parse_object,
+    refuse_unstorable,
+    shown,
+    text_field,
+)
+from feedback.imports.records import ImportedDialogue, Messages
 from feedback.models import Turn
+from feedback.prompts import fingerprint
 
 EVALUATION = "evaluation"  # a kind of dialogue that measures policies
 ACCOUNT = re.compile(r"u\d+")  # what an account's own answers are kept under
 LONGEST_NAME = 120  # characters of an annotator's name
 LONGEST_KEY = 200  # characters of the source's own name for a dialogue, and of a group
 LONGEST_TIME = 1e9  # seconds, some thirty years
+
+
+def read_lines(
+    lines: Lines, problems: Problems, read_line: Callable[[dict[str, Any]], ImportedDialogue]
+) -> Iterator[ImportedDialogue]:
+    """One dialogue per line, as `read_line` makes it; what belongs together lies on one side of the split."""
+    sides: dict[str, str] = {}
+    for number, record in lines:
+        try:
+            dialogue = read_line(record)
+            _refuse_torn(dialogue, sides)
+            yield dialogue
+        except Malformed as err:
+            problems.add(number, err)
+
+
+def _refuse_torn(dialogue: ImportedDialogue, sides: dict[str, str]) -> None:
+    """Raises Malformed where an opening, or a group, lies on two sides of the split."""
+    if not dialogue.split:
+        return
+    for mark, name in ((dialogue.group, "group"), (fingerprint(dialogue.turns), "the same opening")):
+        before = sides.setdefault(f"{name} {mark}", dialogue.split) if mark else dialogue.split
+        if before != dialogue.split:
+            which = f"{name} {shown(mark)}" if name == "group" else name
+            raise Malformed(
+                f"field split is {dialogue.split}, and {which} lies in {before} before. What belongs together lies on "
+                "one side: give both lines the same split."
+            )
 
 
 def refuse_strangers(record: dict[str, Any], known: set[str], path: str) -> None:
@@ -37,6 +76,10 @@ def is_time(value: Any) -> bool:
 
 def is_revision(value: Any) -> bool:
     return type(value) is int and 1 <= value < 2**31
+
+
+def is_truth(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
 def value_of(said: dict[str, Any], name: str, path: str, default: Any, fits: Callable[[Any], bool], what: str) -> Any:
@@ -107,3 +150,8 @@ def message_of(message: Any, path: str) -> dict[str, str]:
     if role not in Turn.Role.values:
         raise Malformed(f"field {path}.role should be one of {', '.join(Turn.Role.values)}, not {shown(role)}.")
     return {"role": role, "content": text_field(message, "content", f"{path}.")}
+
+
+def messages_of(record: dict[str, Any], name: str, path: str = "") -> Messages:
+    """A field that is a list of messages."""
+    return [message_of(one, f"{path}{name}[{at}]") for at, one in enumerate(list_of(record, name, path))]

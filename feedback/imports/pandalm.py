@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from feedback.imports.instructions import Instruction
 from feedback.imports.reading import Lines, Malformed, Problems, kept_fields, shown, text_field
 from feedback.imports.records import ImportedCandidate, ImportedDialogue, ImportedRanking
-from feedback.prompts import fingerprint
 
 RESPONSES = ("response1", "response2")
 ANNOTATORS = ("annotator1", "annotator2", "annotator3")
@@ -22,7 +22,6 @@ RANKS: dict[int, list[int | None]] = {
     1: [1, 2],
     2: [2, 1],
 }  # by the label: which reply is better; 0: neither
-BETWEEN = "\n\n"  # instruction and input
 
 
 def read(lines: Lines, problems: Problems) -> Iterator[ImportedDialogue]:
@@ -36,21 +35,19 @@ def read(lines: Lines, problems: Problems) -> Iterator[ImportedDialogue]:
 
 def read_record(record: dict[str, Any]) -> ImportedDialogue:
     """The instruction, both replies to it, and what each of the three says of them."""
-    instruction, about = text_field(record, "instruction"), text_field(record, "input")
-    if not (instruction + about).strip():
-        raise Malformed("fields instruction and input are both empty. Leave the record out, or fill one.")
-    begins = len(instruction + BETWEEN) if instruction else 0
+    asked = Instruction(text_field(record, "instruction"), text_field(record, "input"))
+    asked.refuse_empty()
     others = kept_fields(record, without={"instruction", "input", *RESPONSES, *ANNOTATORS})
     rankings = [ImportedRanking(name, RANKS[_label(record, name)]) for name in ANNOTATORS]
     models = _models(others.get("cmp_key"))
     replies = [_candidate(record, name, model) for name, model in zip(RESPONSES, models, strict=True)]
     return ImportedDialogue(
         key=str(_idx(record)),
-        turns=[{"role": "user", "content": BETWEEN.join(filter(None, (instruction, about)))}],
+        turns=asked.turns,
         candidates=replies,
         rankings=rankings,
-        source={"input_begins": begins if about else None, "fields": others},
-        group=fingerprint([{"role": "user", "content": instruction or about}]),  # whatever an instruction is about
+        source={"input_begins": asked.input_begins, "fields": others},
+        group=asked.group,
         notes=tuple(_notes(rankings, replies)),
     )
 

@@ -9,11 +9,20 @@ from typing import Any
 
 from django.conf import settings
 
-from feedback.imports.records import ImportedDialogue, ImportedRanking
+from feedback.imports.records import (
+    ImportedDemonstration,
+    ImportedDialogue,
+    ImportedRanking,
+    ImportedReview,
+    ImportedText,
+)
 from feedback.imports.tables import Table
+from feedback.likeness import fingerprint as fingerprint_of_reply
 from feedback.models import (
     Candidate,
     Comparison,
+    Demonstration,
+    DemonstrationReview,
     Dialogue,
     Probe,
     Prompt,
@@ -31,11 +40,13 @@ MOST_CHARACTERS = 8 * 1024 * 1024  # of one chunk, unless a single dialogue has 
 GROUPS = Table(PromptGroup, "project")
 PROMPTS = Table(Prompt, "project", "group", "created_at")
 DIALOGUES = Table(Dialogue, "project", "source_import", "prompt", "created_at", "ended_at")
-TURNS = Table(Turn, "dialogue", "created_at")
+TURNS = Table(Turn, "dialogue", "created_at", "demonstration")
 COMPARISONS = Table(Comparison, "dialogue", "created_at")
 CANDIDATES = Table(Candidate, "dialogue", "comparison", "created_at")
 RANKINGS = Table(Ranking, "comparison", "source_import", "created_at", "shown_order")
 ENTRIES = Table(RankEntry, "ranking", "candidate")
+DEMONSTRATIONS = Table(Demonstration, "dialogue", "source_import", "created_at", "supersedes", "edited_from")
+REVIEWS = Table(DemonstrationReview, "demonstration", "source_import", "created_at", "edit")
 PROBES = Table(Probe, "dialogue", "rule", "created_at")
 JUDGEMENTS = Table(RuleJudgement, "dialogue", "rule", "source_import", "created_at")
 
@@ -81,23 +92,28 @@ def _chunks(dialogues: Iterable[ImportedDialogue]) -> Iterator[list[ImportedDial
 def rows_of(records: list[ImportedDialogue], file_format: str) -> Chunk:
     """The rows of some dialogues as far as they are known before writing; they point to each other by their places.
 
-    openings     {content hash: [fingerprint, key of the group, group, prompt]}
-    dialogues    [content hash of the opening or None, dialogue]
-    turns        [place of the dialogue, turn]
-    comparisons  [place of the dialogue, comparison]
-    candidates   [place of the dialogue, place of the comparison or None, candidate]
-    rankings     [place of the comparison, places of the candidates in the order shown, ranking]
-    entries      [place of the ranking, place of the candidate, entry]
-    probes       [place of the dialogue, mark of the rule, probe]
-    judgements   [place of the dialogue, mark of the rule, judgement]
+    openings        {content hash: [fingerprint, key of the group, group, prompt]}
+    promised        {content hash: side of the split on which it must lie}
+    dialogues       [content hash of the opening or None, dialogue]
+    turns           [place of the dialogue, generation and place of the demonstration it repeats or None, turn]
+    comparisons     [place of the dialogue, comparison]
+    candidates      [place of the dialogue, place of the comparison or None, candidate]
+    rankings        [place of the comparison, places of the candidates in the order shown, ranking]
+    entries         [place of the ranking, place of the candidate, entry]
+    demonstrations  generations, each a list: first texts, then what took their place, and so on
+                    [place of the dialogue, place in the one before or None, place of the candidate or None, text]
+    reviews         [generation, place in it, place of the edit in the next one or None, review]
+    probes          [place of the dialogue, mark of the rule, probe]
+    judgements      [place of the dialogue, mark of the rule, judgement]
     """
-    chunk: Chunk = {"openings": {}, "dialogues": [], "turns": [], "comparisons": [], "candidates": []}
-    chunk |= {"rankings": [], "entries": [], "probes": [], "judgements": []}
+    chunk: Chunk = {"openings": {}, "promised": {}, "dialogues": [], "turns": [], "comparisons": [], "candidates": []}
+    chunk |= {"rankings": [], "entries": [], "demonstrations": [], "reviews": [], "probes": [], "judgements": []}
     for place, record in enumerate(records):
         chunk["dialogues"].append([_add_opening(chunk, record, file_format), _dialogue(record)])
+        repeated = _add_demonstrations(chunk, place, record)
         chunk["turns"] += [
-            [place, TURNS.early_values(position=position, role=turn["role"], content=turn["content"])]
-            for position, turn in enumerate(record.turns)
+            [place, repeated.get(at), TURNS.early_values(position=at, role=turn["role"], content=turn["content"])]
+            for at, turn in enumerate(record.turns)
         ]
         _add_candidates(chunk, place, record, file_format)
         _add_judgements(chunk, place, record)
@@ -118,12 +134,71 @@ def _add_opening(chunk: Chunk, record: ImportedDialogue, file_format: str) -> st
             messages=opening, fingerprint=mark, content_hash=exact, source=file_format, is_active=False
         )
         chunk["openings"][exact] = [mark, key, group, prompt]
+    if record.is_promised:
+        chunk["promised"][exact] = record.split
     return exact
 
 
 def _dialogue(record: ImportedDialogue) -> list[Any]:
     return DIALOGUES.early_values(
         kind=Dialogue.Kind.IMPORTED, source_key=record.key, source=record.source, end_reason="imported"
+    )
+
+
+def _add_demonstrations(chunk: Chunk, place: int, record: ImportedDialogue) -> dict[int, list[int]]:
+    """The texts of a dialogue whose candidates follow.
+
+    Returns  {position of a turn: generation and place of the demonstration that it repeats}
+    """
+    repeated = {}
+    for one in record.demonstrations:
+        stands = _add_texts(chunk, place, one)
+        said = record.turns[one.position + 1 : one.position + 2]
+        if said == [{"role": "assistant", "content": one.texts[-1].content}]:
+            repeated[one.position + 1] = stands
+    return repeated
+
+
+def _add_texts(chunk: Chunk, place: int, one: ImportedDemonstration) -> list[int]:
+    """The texts of a demonstration, one in each generation. Returns  generation and place of the one that stands"""
+    generations = chunk["demonstrations"]
+    generations += [[] for _ in range(len(one.texts) - len(generations))]
+    places = [len(generations[at]) for at in range(len(one.texts))]
+    start = None if one.edited_from is None else len(chunk["candidates"]) + one.edited_from
+    for at, text in enumerate(one.texts):
+        is_last = at == len(one.texts) - 1
+        row = [place, places[at - 1] if at else None, start if is_last else None, _text(text, one.position)]
+        generations[at].append(row)
+        for review in text.reviews:
+            edit = places[at + 1] if review.verdict == DemonstrationReview.Verdict.EDITED else None
+            chunk["reviews"].append([at, places[at], edit, _review(review)])
+    return [len(one.texts) - 1, places[-1]]
+
+
+def _text(text: ImportedText, position: int) -> list[Any]:
+    return DEMONSTRATIONS.early_values(
+        position=position,
+        content=text.content,
+        fingerprint=fingerprint_of_reply(text.content),
+        annotator_key=text.annotator_key,
+        revision=text.revision,
+        withdrawn=text.withdrawn,
+        pasted_share=text.pasted_share,
+        seconds=text.seconds,
+        late=text.late,
+        source=text.source,
+    )
+
+
+def _review(review: ImportedReview) -> list[Any]:
+    return REVIEWS.early_values(
+        annotator_key=review.annotator_key,
+        verdict=review.verdict,
+        reason=review.reason,
+        seconds=review.seconds,
+        late=review.late,
+        revision=review.revision,
+        source=review.source,
     )
 
 

@@ -16,9 +16,11 @@ from feedback.imports.fields import (
     annotator_of,
     is_revision,
     is_time,
+    is_truth,
     list_of,
     meta_of,
     one_of,
+    read_lines,
     refuse_strangers,
     text_or_empty,
     value_of,
@@ -45,23 +47,7 @@ VERDICT = {
 
 def read(lines: Lines, problems: Problems) -> Iterator[ImportedDialogue]:
     """One dialogue per line."""
-    sides: dict[str, str] = {}
-    for number, record in lines:
-        try:
-            dialogue = read_line(record)
-            _refuse_torn(dialogue, sides)
-            yield dialogue
-        except Malformed as err:
-            problems.add(number, err)
-
-
-def _refuse_torn(dialogue: ImportedDialogue, sides: dict[str, str]) -> None:
-    """Raises Malformed where a group lies on two sides of the split."""
-    if dialogue.group and dialogue.split and sides.setdefault(dialogue.group, dialogue.split) != dialogue.split:
-        raise Malformed(
-            f"field split is {dialogue.split}, and group {shown(dialogue.group)} lies in {sides[dialogue.group]} "
-            "before. A group lies on one side: give both lines the same split."
-        )
+    return read_lines(lines, problems, read_line)
 
 
 def read_line(record: dict[str, Any]) -> ImportedDialogue:
@@ -156,10 +142,10 @@ def _judgement(said: Any, path: str, rule: WantedRule, messages: Messages) -> Im
         verdict=_verdict(said, path),
         turn_position=_turn(said, path, messages),
         reason=text_or_empty(said, "reason", None, path),
-        by_prober=value_of(said, "by_prober", path, False, lambda value: isinstance(value, bool), "true or false"),
+        by_prober=value_of(said, "by_prober", path, False, is_truth, "true or false"),
         tactics=_tactics(said, path),
         seconds=value_of(said, "seconds", path, None, is_time, "a number from 0, or null"),
-        late=value_of(said, "late", path, False, lambda value: isinstance(value, bool), "true or false"),
+        late=value_of(said, "late", path, False, is_truth, "true or false"),
         revision=value_of(said, "revision", path, 1, is_revision, "a whole number from 1"),
         source={name: value for name, value in told.items() if value},
     )

@@ -17,18 +17,19 @@ from feedback.imports.fields import (
     annotator_of,
     is_revision,
     is_time,
+    is_truth,
     list_of,
-    message_of,
+    messages_of,
     meta_of,
     one_of,
+    read_lines,
     refuse_strangers,
     text_or_empty,
     value_of,
 )
 from feedback.imports.reading import Lines, Malformed, Problems, refuse_unstorable, shown
-from feedback.imports.records import ImportedCandidate, ImportedDialogue, ImportedRanking, Messages
+from feedback.imports.records import ImportedCandidate, ImportedDialogue, ImportedRanking
 from feedback.models import PromptGroup
-from feedback.prompts import fingerprint
 from feedback.rankings import dense
 
 LINE = {
@@ -50,30 +51,13 @@ MOST_FLAGS = 50  # on one candidate
 
 def read(lines: Lines, problems: Problems) -> Iterator[ImportedDialogue]:
     """One dialogue with its comparison per line."""
-    sides: dict[str, str] = {}
-    for number, record in lines:
-        try:
-            dialogue = read_line(record)
-            _refuse_torn(dialogue, sides)
-            yield dialogue
-        except Malformed as err:
-            problems.add(number, err)
-
-
-def _refuse_torn(dialogue: ImportedDialogue, sides: dict[str, str]) -> None:
-    """Raises Malformed where one opening lies on two sides of the split."""
-    mark = fingerprint(dialogue.turns)
-    if dialogue.split and sides.setdefault(mark, dialogue.split) != dialogue.split:
-        raise Malformed(
-            f"field split is {dialogue.split}, and the same opening lies in {sides[mark]} before. An opening lies on "
-            "one side: give both lines the same split."
-        )
+    return read_lines(lines, problems, read_line)
 
 
 def read_line(record: dict[str, Any]) -> ImportedDialogue:
     """A comparison with its answers. `comparison_id`, `turn`, `candidate_id` and `is_empty` follow from the rest."""
     refuse_strangers(record, LINE, "")
-    prompt = _messages(record, "prompt", "")
+    prompt = messages_of(record, "prompt")
     if all(turn["role"] != "user" for turn in prompt):
         raise Malformed("field prompt should hold what a user said.")
     source = text_or_empty(record, "source", LONGEST_NAME)
@@ -95,10 +79,6 @@ def read_line(record: dict[str, Any]) -> ImportedDialogue:
     )
 
 
-def _messages(record: dict[str, Any], name: str, path: str) -> Messages:
-    return [message_of(one, f"{path}{name}[{at}]") for at, one in enumerate(list_of(record, name, path))]
-
-
 def _candidates(record: dict[str, Any]) -> list[ImportedCandidate]:
     said = list_of(record, "candidates", "")
     if not 1 <= len(said) <= MOST_CANDIDATES:
@@ -110,7 +90,7 @@ def _candidate(said: Any, path: str) -> ImportedCandidate:
     if not isinstance(said, dict):
         raise Malformed(f"field {path[:-1]} should be a reply with its turns, not {shown(said)}.")
     refuse_strangers(said, CANDIDATE, path)
-    turns = _messages(said, "turns", path)
+    turns = messages_of(said, "turns", path)
     if not turns:
         raise Malformed(f"field {path}turns is empty. A reply without text is one turn without content.")
     meta = meta_of(said, path)
@@ -148,10 +128,6 @@ def _whole(lowest: int, above: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and lowest <= value < above
 
 
-def _is_truth(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
 def _ranking(said: Any, path: str, count: int, source: str) -> ImportedRanking:
     """One annotator's answer; its lists follow the candidates."""
     if not isinstance(said, dict):
@@ -165,12 +141,12 @@ def _ranking(said: Any, path: str, count: int, source: str) -> ImportedRanking:
     return ImportedRanking(
         annotator_key=annotator,
         ranks=_ranks(said, path, count),
-        all_bad=value_of(said, "all_bad", path, False, _is_truth, "true or false"),
+        all_bad=value_of(said, "all_bad", path, False, is_truth, "true or false"),
         strength=value_of(said, "strength", path, None, _whole(1, 5), "1 to 4, or null"),
         flags=_flags(said, path, count),
         shown_order=_shown_order(said, path, count),
         seconds=value_of(said, "seconds", path, None, is_time, "a number from 0, or null"),
-        late=value_of(said, "late", path, False, _is_truth, "true or false"),
+        late=value_of(said, "late", path, False, is_truth, "true or false"),
         revision=value_of(said, "revision", path, 1, is_revision, "a whole number from 1"),
         source={name: value for name, value in told.items() if value},
     )

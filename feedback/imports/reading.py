@@ -9,7 +9,7 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -78,6 +78,9 @@ class Lines:
     def __init__(self, path: Path, problems: Problems, advance: Advance = lambda count: None) -> None:
         self.path = path
         self.beside: Sequence[Path] = ()  # the other files of the same import, for formats that need several
+        self.options: Mapping[str, Any] = {}  # what the format asks for besides files, by name
+        self.is_joined = False  # whether what it says stands together with what other files of the import say
+        self.notes: Counter[str] = Counter()  # what is unusual about it besides what its dialogues say
         self.problems = problems
         problems.unit = self.unit
         self.number = 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from feedback.imports.reading import Advance, Lines, Problems
+from feedback.models import DemonstrationReview
 from feedback.rule_texts import Values
 
 Messages = list[dict[str, str]]
@@ -93,14 +94,70 @@ class ImportedJudgement:
 
 
 @dataclass
+class ImportedReview:
+    """What somebody whom the source names says of a text; one that `edited` it wrote the text that follows."""
+
+    annotator_key: str
+    verdict: str
+    reason: str = ""
+    seconds: float | None = None
+    late: bool = False
+    revision: int = 1
+    source: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ImportedText:
+    """One text of a reply that was written to be imitated."""
+
+    annotator_key: str
+    content: str
+    revision: int = 1
+    withdrawn: bool = False
+    pasted_share: float | None = None
+    seconds: float | None = None
+    late: bool = False
+    reviews: list[ImportedReview] = field(default_factory=list)
+    source: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ImportedDemonstration:
+    """A reply that was written to be imitated: every text of it, from the first to the one that stands.
+
+    position     of the turn it answers; the turns after it, if any, go on from the reply
+    edited_from  which of the dialogue's candidates it was made from, the first is 0
+    """
+
+    position: int
+    texts: list[ImportedText]
+    edited_from: int | None = None
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the source names somebody who accepted it, and nobody who sent it back."""
+        reviews = sorted(self.texts[-1].reviews, key=lambda review: review.revision)
+        newest = {review.annotator_key: review.verdict for review in reviews}
+        return set(newest.values()) == {DemonstrationReview.Verdict.ACCEPTED}
+
+    @property
+    def characters(self) -> int:
+        """Length of all that was written for it."""
+        return sum(len(text.content) + sum(len(one.reason) for one in text.reviews) for text in self.texts)
+
+
+@dataclass
 class ImportedDialogue:
     """A dialogue as far as its candidates answer it.
 
-    key       the source's name for it
-    notes     what is unusual about it, for the report: each is counted
-    rankings  who ranked the candidates and how; None where the source names nobody and gives the candidates a rank
-    probed    the rule it is meant to break; None where it was not made for that
-    group     what must stay on one side of the split, and `split` that side; empty where the source does not say
+    key             the source's name for it
+    notes           what is unusual about it, for the report: each is counted
+    rankings        who ranked the candidates and how; None where the source names nobody and gives the candidates a
+                    rank
+    probed          the rule it is meant to break; None where it was not made for that
+    demonstrations  replies to turns of it that were written to be imitated; the last one is no turn itself
+    group           what must stay on one side of the split, and `split` that side; empty where the source does not say
+    is_promised     the authors ask for that side, so it is refused where it already lies on another
     """
 
     key: str
@@ -111,8 +168,10 @@ class ImportedDialogue:
     rankings: list[ImportedRanking] | None = None
     judgements: list[ImportedJudgement] = field(default_factory=list)
     probed: WantedRule | None = None
+    demonstrations: list[ImportedDemonstration] = field(default_factory=list)
     group: str = ""
     split: str = ""
+    is_promised: bool = False
 
     @property
     def has_comparison(self) -> bool:
@@ -133,7 +192,8 @@ class ImportedDialogue:
         """Length of all its text, and that of its candidates."""
         ends = (turn for candidate in self.candidates for turn in candidate.turns)
         reasons = sum(len(judgement.reason) for judgement in self.judgements)
-        return reasons + sum(len(turn["content"]) for turn in (*self.turns, *ends))
+        written = sum(one.characters for one in self.demonstrations)
+        return reasons + written + sum(len(turn["content"]) for turn in (*self.turns, *ends))
 
     def rules(self) -> list[WantedRule]:
         """The rules it was judged by or is meant to break, each once."""
@@ -153,7 +213,36 @@ Reader = Callable[[Lines, Problems], Iterator[ImportedDialogue]]
 
 @dataclass(frozen=True)
 class Format:
-    """How a file of one kind is read: its lines (rows, records), and what they say."""
+    """How a file of one kind is read: its lines (rows, records), and what they say.
+
+    asks  names of the options that it reads
+    """
 
     read: Reader
     lines: Callable[[Path, Problems, Advance], Lines] = Lines
+    asks: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a manager says of the files of an import, where they do not say it themselves.
+
+    accepted  demonstrations that nobody has reviewed count as accepted
+    split     side of the split; empty: by hash
+    options   what the format asks for besides files, by name
+    """
+
+    accepted: bool = False
+    split: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, record: ImportedDialogue, file_format: str) -> ImportedDialogue:
+        """The record with them; whoever accepts is called as the format is."""
+        record.split = record.split or self.split
+        unread = [one.texts[-1] for one in record.demonstrations if not one.texts[-1].reviews]
+        for text in unread if self.accepted else ():
+            text.reviews.append(ImportedReview(file_format, DemonstrationReview.Verdict.ACCEPTED))
+        return record
+
+
+NO_CHOICES = Choices()

@@ -7,10 +7,8 @@ begin that writes them all, so that it is short: on SQLite nobody else can write
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,43 +19,15 @@ from django.db import IntegrityError, transaction
 from feedback import audit
 from feedback.errors import ImportRefused
 from feedback.imports import FORMATS, rules
+from feedback.imports.file_reports import FileReport, remember
 from feedback.imports.preparing import Spool, prepare
 from feedback.imports.reading import Advance, Lines, Problems
-from feedback.imports.records import ImportedDialogue, WantedRule
+from feedback.imports.records import NO_CHOICES, Choices, ImportedDialogue, WantedRule
 from feedback.imports.writing import write
-from feedback.models import Import, Project, User
+from feedback.models import Import, Project, PromptGroup, User
 from feedback.prompts import content_hash
 
 LONGEST_SLUG = 60
-
-
-@dataclass
-class FileReport:
-    """What a file holds, and whether it was taken in before."""
-
-    path: Path
-    unit: str = "line"  # what is numbered in it
-    sha256: str = ""
-    counts: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
-    characters: int = 0  # of all text as it is stored
-    known: str = ""  # why it is not taken in again; empty when it is new
-    rules: dict[str, WantedRule] = field(default_factory=dict)  # that it judges by, by their marks
-
-    @property
-    def rows(self) -> int:
-        """About how many rows it becomes; an opening is a prompt and a group."""
-        once = ("dialogues", "turns", "candidates", "comparisons", "rankings", "places", "probes", "judgements")
-        return sum(self.counts[name] for name in (*once, *2 * ("openings",)))
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "file": str(self.path),
-            "sha256": self.sha256,
-            "counts": dict(sorted(self.counts.items())),
-            "notes": dict(sorted(self.notes.items())),
-            "known": self.known,
-        }
 
 
 def no_advance(count: int) -> None:
@@ -74,6 +44,7 @@ def import_files(
     file_format: str,
     slug: str,
     chosen: rules.Chosen | None = None,
+    choices: Choices = NO_CHOICES,
     created_by: User | None = None,
     dry_run: bool = False,
     advance: Advance = no_advance,
@@ -83,20 +54,26 @@ def import_files(
 
     A file that was taken in before is left out, and its report says when that was.
     chosen          {what a file calls a rule: key of the project's rule that is meant}
+    choices         what else is said of the files
     advance         told of bytes read; each new file is read twice, each known one and each in a dry run once
     before_writing  shown the reports of new files, when all of them can be taken; may raise ImportRefused
     Raises          ImportRefused, naming file, line, field and remedy; then nothing was changed
     """
     _refuse_slug(slug)
-    reports = [inspect(path, file_format, advance, beside=_others(path, paths)) for path in paths]
+    _refuse_side(choices.split)
+    _refuse_options(choices, file_format)
+    reports = [inspect(path, file_format, advance, beside=_others(path, paths), choices=choices) for path in paths]
     mark_known(reports, file_format, slug)
+    _refuse_half(reports)
     new = [report for report in reports if not report.known]
+    if new and choices.accepted and not any(report.counts["demonstrations"] for report in new):
+        raise ImportRefused("These files have no written replies that could be accepted. Leave --accepted out.")
     if new:
         rules.refuse_unknown(Project.objects.filter(slug=slug).first(), _wanted(new), chosen or {})
     if new and not dry_run:
         before_writing(new)
         try:
-            _take_in(new, paths, file_format, slug, chosen or {}, created_by, advance)
+            _take_in(new, paths, file_format, slug, chosen or {}, choices, created_by, advance)
         except IntegrityError:
             mark_known(reports, file_format, slug)
             if not all(report.known for report in reports):
@@ -109,14 +86,8 @@ def _wanted(reports: Sequence[FileReport]) -> dict[str, WantedRule]:
     found: dict[str, WantedRule] = {}
     for report in reports:
         for rule in report.rules.values():
-            _remember(found, rule)
+            remember(found, rule)
     return found
-
-
-def _remember(found: dict[str, WantedRule], rule: WantedRule) -> None:
-    """Keep a rule under its mark; of several that speak of the same one, the first that says all of it."""
-    if rule.mark not in found or found[rule.mark].values is None:
-        found[rule.mark] = rule
 
 
 def _refuse_slug(slug: str) -> None:
@@ -134,7 +105,39 @@ def _others(path: Path, paths: Sequence[Path]) -> list[Path]:
     return [other for other in paths if other != path]
 
 
-def inspect(path: Path, file_format: str, advance: Advance = no_advance, *, beside: Sequence[Path] = ()) -> FileReport:
+def _refuse_side(split: str) -> None:
+    if split and split not in PromptGroup.Split.values:
+        raise ImportRefused(f"{split!r} is no side of the split: use one of {', '.join(PromptGroup.Split.values)}.")
+
+
+def _refuse_options(choices: Choices, file_format: str) -> None:
+    if strange := sorted(set(choices.options) - FORMATS[file_format].asks):
+        asked = [name for name, one in FORMATS.items() if strange[0] in one.asks]
+        raise ImportRefused(
+            f"The format {file_format} does not ask for {strange[0].replace('_', ' ')}; that is for "
+            f"{' and '.join(asked)}. Leave it out. Nothing was imported."
+        )
+
+
+def _refuse_half(reports: Sequence[FileReport]) -> None:
+    """Files that give one answer together come in together: what people are asked is never changed afterwards."""
+    joined = [report for report in reports if report.is_joined]
+    known = next((report for report in joined if report.known), None)
+    if known is not None and not all(report.known for report in joined):
+        raise ImportRefused(
+            f"{known.path} is {known.known}, and its replies stand beside those of the others, which cannot be changed "
+            "any more. Import all of them together, each once, into a project that has none. Nothing was imported."
+        )
+
+
+def inspect(
+    path: Path,
+    file_format: str,
+    advance: Advance = no_advance,
+    *,
+    beside: Sequence[Path] = (),
+    choices: Choices = NO_CHOICES,
+) -> FileReport:
     """Read a whole file and count what is in it; writes nothing.
 
     Raises  ImportRefused
@@ -142,48 +145,35 @@ def inspect(path: Path, file_format: str, advance: Advance = no_advance, *, besi
     report = FileReport(path)
     problems = Problems(str(path))
     openings: set[bytes] = set()
-    lines = _open(path, file_format, problems, advance, beside)
-    for record in FORMATS[file_format].read(lines, problems):
-        _count(report, record)
+    lines = _open(path, file_format, problems, advance, beside, choices)
+    for record in _records(lines, problems, file_format, choices):
+        report.count(record)
         opening = record.opening()
         if opening:
             openings.add(bytes.fromhex(content_hash(opening)))
     problems.raise_if_any()
-    if not report.counts["dialogues"]:
+    if not report.counts["dialogues"] and not lines.is_joined:
         raise ImportRefused(f"{path} holds no {lines.unit}s. Nothing was imported.")
-    report.unit = lines.unit
+    report.unit, report.is_joined = lines.unit, lines.is_joined
+    report.notes.update(lines.notes)
     report.counts.update(lines=lines.filled, openings=len(openings))
     report.sha256 = lines.sha256
     return report
 
 
-def _open(path: Path, file_format: str, problems: Problems, advance: Advance, beside: Sequence[Path]) -> Lines:
+def _open(
+    path: Path, file_format: str, problems: Problems, advance: Advance, beside: Sequence[Path], choices: Choices
+) -> Lines:
     if not path.is_file() or not os.access(path, os.R_OK):
         raise ImportRefused(f"{path} is no file that can be read. Check the path. Nothing was imported.")
     lines = FORMATS[file_format].lines(path, problems, advance)
-    lines.beside = beside
+    lines.beside, lines.options = beside, choices.options
     return lines
 
 
-def _count(report: FileReport, record: ImportedDialogue) -> None:
-    answers = record.answers("")
-    report.notes.update(record.notes)
-    report.characters += record.characters
-    for rule in record.rules():
-        _remember(report.rules, rule)
-    report.counts.update(
-        dialogues=1,
-        turns=len(record.turns),
-        candidates=len(record.candidates),
-        compared_candidates=sum(candidate.is_compared for candidate in record.candidates),
-        empty_candidates=sum(candidate.is_empty for candidate in record.candidates),
-        comparisons=record.has_comparison,
-        rankings=len(answers),
-        places=sum(rank is not None for answer in answers for rank in answer.ranks),
-        probes=record.probed is not None,
-        judgements=len(record.judgements),
-        judgements_of_replies=len(record.judgements) * record.has_reply,
-    )
+def _records(lines: Lines, problems: Problems, file_format: str, choices: Choices) -> Iterator[ImportedDialogue]:
+    for record in FORMATS[file_format].read(lines, problems):
+        yield choices.of(record, file_format)
 
 
 def mark_known(reports: Sequence[FileReport], file_format: str, slug: str) -> None:
@@ -205,6 +195,7 @@ def _take_in(
     file_format: str,
     slug: str,
     chosen: rules.Chosen,
+    choices: Choices,
     created_by: User | None,
     advance: Advance,
 ) -> None:
@@ -212,18 +203,26 @@ def _take_in(
     with ExitStack() as spools:
         prepared = [(report, spools.enter_context(closing(Spool()))) for report in reports]
         for report, spool in prepared:
-            _prepare(report, spool, file_format, advance, _others(report.path, paths))
+            _prepare(report, spool, file_format, advance, _others(report.path, paths), choices)
         _write(prepared, file_format, slug, chosen, created_by)
 
 
-def _prepare(report: FileReport, spool: Spool, file_format: str, advance: Advance, beside: Sequence[Path]) -> None:
+def _prepare(
+    report: FileReport,
+    spool: Spool,
+    file_format: str,
+    advance: Advance,
+    beside: Sequence[Path],
+    choices: Choices,
+) -> None:
     """Read a file again, into rows that only wait to be written.
 
     Raises  ImportRefused when it is not the file that was inspected
     """
     problems = Problems(str(report.path))
-    lines = _open(report.path, file_format, problems, advance, beside)
-    prepare(_checked(FORMATS[file_format].read(lines, problems), problems), file_format=file_format, spool=spool)
+    lines = _open(report.path, file_format, problems, advance, beside, choices)
+    records = _records(lines, problems, file_format, choices)
+    prepare(_checked(records, problems), file_format=file_format, spool=spool)
     if lines.sha256 != report.sha256:
         raise ImportRefused(f"{report.path} changed while it was read. Nothing was imported. Import it again.")
 

@@ -13,6 +13,7 @@ from feedback.errors import ImportRefused
 from feedback.imports.preparing import (
     CANDIDATES,
     COMPARISONS,
+    DEMONSTRATIONS,
     DIALOGUES,
     ENTRIES,
     GROUPS,
@@ -20,6 +21,7 @@ from feedback.imports.preparing import (
     PROBES,
     PROMPTS,
     RANKINGS,
+    REVIEWS,
     TURNS,
     Chunk,
     Spool,
@@ -31,7 +33,8 @@ def write(source: Import, spool: Spool, rules: Mapping[str, int]) -> None:
     """Store what was prepared; call it inside the transaction of the whole import.
 
     rules   {mark of a rule: its id}
-    Raises  ImportRefused where somebody judges a dialogue by one rule under two names
+    Raises  ImportRefused where somebody judges a dialogue by one rule under two names, or what must lie on one side of
+            the split lies on another
     """
     for chunk in spool:
         _write_chunk(source, chunk, rules)
@@ -40,15 +43,19 @@ def write(source: Import, spool: Spool, rules: Mapping[str, int]) -> None:
 def _write_chunk(source: Import, chunk: Chunk, rules: Mapping[str, int]) -> None:
     now = connection.ops.adapt_datetimefield_value(timezone.now())
     prompts = add_openings(source.project, chunk["openings"], now)
+    _refuse_broken_promise(chunk["promised"], prompts)
     dialogues = DIALOGUES.insert(
         (source.project_id, source.pk, prompts[opening] if opening else None, now, now, *row)
         for opening, row in chunk["dialogues"]
     )
-    TURNS.insert((dialogues[place], now, *row) for place, row in chunk["turns"])
     comparisons = COMPARISONS.insert((dialogues[place], now, *row) for place, row in chunk["comparisons"])
     candidates = CANDIDATES.insert(
         (dialogues[place], None if compared is None else comparisons[compared], now, *row)
         for place, compared, row in chunk["candidates"]
+    )
+    texts = _write_texts(source, chunk, dialogues, candidates, now)
+    TURNS.insert(
+        (dialogues[place], now, texts[said[0]][said[1]] if said else None, *row) for place, said, row in chunk["turns"]
     )
     rankings = RANKINGS.insert(
         (comparisons[compared], source.pk, now, json.dumps([candidates[place] for place in shown]), *row)
@@ -58,6 +65,42 @@ def _write_chunk(source: Import, chunk: Chunk, rules: Mapping[str, int]) -> None
     PROBES.insert((dialogues[place], rules[mark], now, *row) for place, mark, row in chunk["probes"])
     _refuse_two_names(chunk, rules)
     JUDGEMENTS.insert((dialogues[place], rules[mark], source.pk, now, *row) for place, mark, row in chunk["judgements"])
+
+
+def _refuse_broken_promise(promised: dict[str, str], prompts: dict[str, int]) -> None:
+    """What authors ask to keep on one side of the split is not taken in where it lies on another already."""
+    there = Prompt.objects.filter(pk__in=[prompts[exact] for exact in promised])
+    sides = dict(there.values_list("content_hash", "group__split"))
+    if broken := next((exact for exact, side in promised.items() if sides[exact] != side), None):
+        raise ImportRefused(
+            f"The authors ask that these openings lie in {promised[broken]}, and here some lie in {sides[broken]} "
+            "already, from an earlier import. Import into another project. Nothing was imported."
+        )
+
+
+def _write_texts(
+    source: Import, chunk: Chunk, dialogues: list[int], candidates: list[int], now: Any
+) -> list[list[int]]:
+    """Written replies and what was said of them. Returns  the ids of each generation"""
+    ids: list[list[int]] = []
+    for generation in chunk["demonstrations"]:
+        rows = (
+            (
+                dialogues[place],
+                source.pk,
+                now,
+                None if before is None else ids[-1][before],
+                None if start is None else candidates[start],
+                *row,
+            )
+            for place, before, start, row in generation
+        )
+        ids.append(DEMONSTRATIONS.insert(list(rows)))
+    REVIEWS.insert(
+        (ids[at][place], source.pk, now, None if edit is None else ids[at + 1][edit], *row)
+        for at, place, edit, row in chunk["reviews"]
+    )
+    return ids
 
 
 def _refuse_two_names(chunk: Chunk, rules: Mapping[str, int]) -> None:

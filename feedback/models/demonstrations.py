@@ -138,6 +138,9 @@ class Demonstration(models.Model):
 
 
 class DemonstrationReviewQuerySet(models.QuerySet["DemonstrationReview"]):
+    def by_people(self) -> DemonstrationReviewQuerySet:
+        return self.filter(annotator__isnull=False)
+
     def in_force(self) -> DemonstrationReviewQuerySet:
         """The newest revision of each review, unless that revision withdrew it."""
         newer = DemonstrationReview.objects.filter(
@@ -171,11 +174,23 @@ class DemonstrationReview(models.Model):
         related_name="made_by_review",
         help_text="What the reviewer made of it.",
     )
-    slot = models.ForeignKey(Slot, on_delete=models.PROTECT, related_name="demonstration_reviews")
-    annotator = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="demonstration_reviews"
+    slot = models.ForeignKey(
+        Slot, null=True, blank=True, on_delete=models.PROTECT, related_name="demonstration_reviews"
     )
-    annotator_key = models.CharField(max_length=120, help_text="u<id> of the person.")
+    annotator = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="demonstration_reviews",
+    )
+    source_import = models.ForeignKey(
+        "feedback.Import", null=True, blank=True, on_delete=models.PROTECT, related_name="demonstration_reviews"
+    )
+    annotator_key = models.CharField(
+        max_length=120, help_text="u<id> of a person here; the source's own name for an imported one."
+    )
+    source = models.JSONField(default=dict, blank=True, help_text="What an import says of it, kept as it was.")
     revision = models.PositiveIntegerField(default=1)
     withdrawn = models.BooleanField(default=False)
     seconds = models.FloatField(null=True, blank=True, help_text="Time the page was in view.")
@@ -201,6 +216,11 @@ class DemonstrationReview(models.Model):
             models.CheckConstraint(
                 condition=Q(verdict="edited", edit__isnull=False) | ~Q(verdict="edited") & Q(edit__isnull=True),
                 name="an_edit_is_there_where_it_was_edited",
+            ),
+            models.CheckConstraint(
+                condition=Q(slot__isnull=False, annotator__isnull=False, source_import__isnull=True)
+                | Q(slot__isnull=True, annotator__isnull=True, source_import__isnull=False),
+                name="a_review_comes_from_a_slot_or_an_import",
             ),
             models.CheckConstraint(condition=Q(revision__gte=1), name="review_revisions_start_at_one"),
             models.CheckConstraint(

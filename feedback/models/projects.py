@@ -15,6 +15,7 @@ from django.utils import timezone
 from feedback import settings_checks
 
 MOST_DRAWS = 16  # for one reply that is shown
+MOST_WEIGHT = 100  # of a prompt: so often it may be drawn where another is drawn once
 
 if TYPE_CHECKING:
     from feedback.models.speakers import ModelVersion
@@ -259,12 +260,22 @@ class Prompt(models.Model):
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="prompts"
     )
     is_active = models.BooleanField(default=True, help_text="Offered to annotators as an opening.")
+    weight = models.FloatField(
+        default=1.0,
+        validators=[MinValueValidator(0), MaxValueValidator(MOST_WEIGHT)],
+        help_text="How often it is drawn beside the others: 2 twice as often, 0 never.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = PromptQuerySet.as_manager()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["project", "content_hash"], name="a_prompt_is_stored_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "content_hash"], name="a_prompt_is_stored_once"),
+            models.CheckConstraint(
+                condition=Q(weight__gte=0, weight__lte=MOST_WEIGHT), name="a_prompt_weighs_nought_to_a_hundred"
+            ),
+        ]
         indexes = [models.Index(fields=["project", "fingerprint"], name="prompt_by_opening")]  # serves add_prompt
 
     def __str__(self) -> str:

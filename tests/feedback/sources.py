@@ -28,6 +28,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.split("\n") if line]
 
 
+def file_of(folder: Path, *records: Any, name: str = "some.jsonl", as_list: bool = False) -> Path:
+    """A file of records: one a line, or all in a list."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(json.dumps(records) if as_list else "".join(json.dumps(one) + "\n" for one in records))
+    return path
+
+
 def hh_rlhf_lines(source: Import) -> list[dict[str, Any]]:
     """The lines of an hh-rlhf file, from the rows alone."""
     comparisons = Comparison.objects.filter(dialogue__source_import=source).select_related("dialogue")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from feedback.errors import ImportRefused
+from feedback.imports.records import NO_CHOICES, Choices
 from feedback.imports.taking_in import import_files
 from feedback.models import Import, Project
 
@@ -27,6 +28,7 @@ def assert_each_is_refused(
     is_list: bool,
     may_lack: Sequence[str] = (),
     beside: Sequence[Path] = (),
+    choices: Choices = NO_CHOICES,
     count: int = 60,
 ) -> None:
     """Spoil one record after the other: one fault is named, by the right record, and nothing comes in.
@@ -44,7 +46,7 @@ def assert_each_is_refused(
         texts[place] = spoilt(records[place], wrong, may_lack, chance, how)
         path.write_bytes(b"[" + b",\n".join(texts) + b"]" if is_list else b"\n".join(texts) + b"\n")
         with pytest.raises(ImportRefused) as caught:
-            import_files([path, *beside], file_format=file_format, slug="spoilt")
+            import_files([path, *beside], file_format=file_format, slug="spoilt", choices=choices)
         first, *others = caught.value.message.splitlines()
         unit = "record" if is_list else "line"
         assert f"spoilt.json, {unit} {place + 1}: " in first, (how, first)

@@ -770,6 +770,16 @@ def two_reviews_asked_of_one_demonstration() -> None:
         WorkItem.objects.create(project=first.dialogue.project, kind="review", demonstration=first)
 
 
+@breaks("a_prompt_weighs_nought_to_a_hundred")
+def a_prompt_lighter_than_nothing() -> None:
+    Prompt.objects.filter(pk=make.make_prompt(make.make_project()).pk).update(weight=-0.5)
+
+
+@breaks("a_prompt_weighs_nought_to_a_hundred")
+def a_prompt_that_crowds_out_all_others() -> None:
+    Prompt.objects.filter(pk=make.make_prompt(make.make_project()).pk).update(weight=100.5)
+
+
 @breaks("one_review_per_revision")
 def two_reviews_of_one_revision() -> None:
     once_more(make.make_demonstration_review())
@@ -803,6 +813,18 @@ def one_edit_of_two_reviews() -> None:
     edit = make.make_demonstration(first.dialogue, name="bob", supersedes=first)
     review = make.make_demonstration_review(first, verdict="edited", edit=edit)
     once_more(review, revision=2)
+
+
+@breaks("a_review_comes_from_a_slot_or_an_import")
+def a_review_from_nowhere() -> None:
+    once_more(make.make_demonstration_review(), revision=2, slot=None, annotator=None)
+
+
+@breaks("a_review_comes_from_a_slot_or_an_import")
+def a_review_from_a_slot_and_an_import() -> None:
+    review = make.make_demonstration_review()
+    source = Import.objects.create(project=review.demonstration.dialogue.project, format="x", sha256="0" * 64)
+    once_more(review, revision=2, source_import=source)
 
 
 @breaks("review_revisions_start_at_one")

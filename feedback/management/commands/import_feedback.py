@@ -14,7 +14,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from config import heartbeats
 from feedback.errors import ImportRefused
 from feedback.imports import FORMATS
-from feedback.imports.taking_in import FileReport, import_files, no_objection
+from feedback.imports.file_reports import FileReport
+from feedback.imports.records import Choices
+from feedback.imports.taking_in import import_files, no_objection
 
 ROWS_A_SECOND = 40_000  # that SQLite writes on a small machine, and as many…
 CHARACTERS_A_SECOND = 20_000_000  # …where texts are long
@@ -34,10 +36,16 @@ def refuse_to_keep_others_waiting(reports: Sequence[Any]) -> None:
 
 def chosen_rules(given: Sequence[str]) -> dict[str, str]:
     """{what the file calls a rule: key} of words such as safe=our-rule. Raises ImportRefused."""
-    pairs = [word.rpartition("=") for word in given]
-    if bad := next((word for word, (name, _, key) in zip(given, pairs, strict=True) if not name or not key), None):
-        raise ImportRefused(f"--rule {bad} should read NAME=KEY: the file's name for a rule, and the key of yours.")
-    return {name: key for name, _, key in pairs}
+    return dict(_pairs(given, "--rule NAME=KEY: the file's name for a rule, and the key of yours"))
+
+
+def _pairs(given: Sequence[str] | None, form: str) -> list[tuple[str, str]]:
+    """The two parts of words such as safe=our-rule. Raises ImportRefused."""
+    pairs = [word.rpartition("=") for word in given or ()]
+    if bad := next((f"{name}{mark}{value}" for name, mark, value in pairs if not name or not value), None):
+        option, _, rest = form.partition(" ")
+        raise ImportRefused(f"{option} {bad} should read {rest}.")
+    return [(name, value) for name, _, value in pairs]
 
 
 def _answers(report: FileReport) -> str:
@@ -46,8 +54,10 @@ def _answers(report: FileReport) -> str:
     ranked = f"{counts['candidates']:,} replies, {counts['comparisons']:,} comparisons"
     if counts["rankings"] != counts["comparisons"]:
         ranked += f" with {counts['rankings']:,} rankings"
+    written = f"{counts['demonstrations']:,} written replies, {counts['accepted']:,} of them accepted"
     judged = f"{counts['judgements']:,} verdicts on {len(report.rules):,} rules"
-    return ", ".join([ranked] * bool(counts["candidates"]) + [judged] * bool(report.rules)) or ranked
+    said = [ranked] * bool(counts["candidates"]) + [written] * bool(counts["demonstrations"])
+    return ", ".join(said + [judged] * bool(report.rules)) or ranked
 
 
 def sum_of(reports: Sequence[FileReport]) -> Counter[str]:
@@ -72,6 +82,14 @@ class Command(BaseCommand):
             "--rule", action="append", default=[], metavar="NAME=KEY", dest="rules",
             help="which of the project's rules is meant by what the file calls NAME; may be given again",
         )  # fmt: skip
+        parser.add_argument(
+            "--accepted", action="store_true",
+            help="written replies that nobody has reviewed are ones the model should give; else they wait for a review",
+        )  # fmt: skip
+        parser.add_argument(
+            "--split", default="", choices=["train", "validation", "test"],
+            help="where all of it goes whose side the file does not say; else by hash",
+        )  # fmt: skip
         parser.add_argument("--dry-run", action="store_true", help="read and report, change nothing")
         parser.add_argument("--anyway", action="store_true", help="also when others have to wait long for it")
         parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON")
@@ -84,6 +102,7 @@ class Command(BaseCommand):
                 file_format=options["file_format"],
                 slug=options["project"],
                 chosen=chosen_rules(options["rules"]),
+                choices=Choices(options["accepted"], options["split"]),
                 dry_run=dry_run,
                 before_writing=no_objection if options["anyway"] else refuse_to_keep_others_waiting,
             )
@@ -128,7 +147,12 @@ class Command(BaseCommand):
     def _next(self, counts: Counter[str], slug: str) -> str:
         if counts["judgements"] and not counts["judgements_of_replies"]:
             return "the rules page shows these verdicts. No export has them, as no reply was judged."
-        if not counts["judgements"] and not counts["rankings"]:
+        if counts["demonstrations"] and not counts["accepted"] and not counts["rankings"]:
+            return (
+                "open demonstrations on the overview, and people review these replies. A file that is known to be good "
+                "comes in with --accepted."
+            )
+        if not any(counts[name] for name in ("judgements", "rankings", "demonstrations")):
             return "make the prompts active that people shall answer, in the admin site."
-        kind = "rules" if counts["judgements"] else "preference"
+        kind = "rules" if counts["judgements"] else "preference" if counts["rankings"] else "demonstrations"
         return f"manage.py export --project {slug} --kind {kind} --out DIR"
