@@ -7,10 +7,12 @@ one.
 
 from feedback.exports import comparisons, demonstrated, judged
 from feedback.imports import (
+    argilla,
     demonstrations,
     gsm8k,
     hh_rlhf,
     human_eval,
+    label_studio,
     llmbar,
     mt_bench,
     open_assistant,
@@ -27,11 +29,15 @@ from feedback.imports.csv_rows import CsvRows
 from feedback.imports.json_records import JsonRecords, records_or_lines
 from feedback.imports.records import Format
 
+ABOUT_TOOLS = frozenset({"prompt_field", "reply_fields", "question", "choices"})  # what exports of tools leave open
+
 FORMATS: dict[str, Format] = {
+    "argilla": Format(argilla.read, records_or_lines, ABOUT_TOOLS | {"rated"}),
     demonstrated.OWN_FORMAT: Format(demonstrations.read),
     "gsm8k": Format(gsm8k.read, records_or_lines),
     "hh-rlhf": Format(hh_rlhf.read),
     "human-eval": Format(human_eval.read, records_or_lines),
+    "label-studio": Format(label_studio.read, records_or_lines, ABOUT_TOOLS | {"labelling_config"}),
     "llmbar": Format(llmbar.read, records_or_lines),
     "mt-bench": Format(mt_bench.read, records_or_lines),
     "open-assistant": Format(open_assistant.read),

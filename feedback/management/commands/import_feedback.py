@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from feedback.imports import FORMATS
 from feedback.imports.file_reports import FileReport
 from feedback.imports.records import Choices
 from feedback.imports.taking_in import import_files, no_objection
+from feedback.imports.tool_fields import BAD, TIE
 
 ROWS_A_SECOND = 40_000  # that SQLite writes on a small machine, and as many…
 CHARACTERS_A_SECOND = 20_000_000  # …where texts are long
@@ -39,6 +40,14 @@ def chosen_rules(given: Sequence[str]) -> dict[str, str]:
     return dict(_pairs(given, "--rule NAME=KEY: the file's name for a rule, and the key of yours"))
 
 
+def tool_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said of exports of labelling tools, by name, besides what was not. Raises ImportRefused."""
+    found = {name: given[name] for name in ("labelling_config", "prompt_field", "reply_fields", "question")}
+    found["choices"] = {word: _place(word, place) for word, place in _pairs(given["choices"], "--choice WORD=PLACE")}
+    found["rated"] = dict(_pairs(given["rated"], "--rated FIELD=QUESTION"))
+    return {name: value for name, value in found.items() if value}
+
+
 def _pairs(given: Sequence[str] | None, form: str) -> list[tuple[str, str]]:
     """The two parts of words such as safe=our-rule. Raises ImportRefused."""
     pairs = [word.rpartition("=") for word in given or ()]
@@ -46,6 +55,14 @@ def _pairs(given: Sequence[str] | None, form: str) -> list[tuple[str, str]]:
         option, _, rest = form.partition(" ")
         raise ImportRefused(f"{option} {bad} should read {rest}.")
     return [(name, value) for name, _, value in pairs]
+
+
+def _place(word: str, place: str) -> int | str:
+    if place in (TIE, BAD):
+        return place
+    if not place.isdecimal() or int(place) < 1:
+        raise ImportRefused(f"--choice {word}={place} should end with the reply's place from 1, or {TIE}, or {BAD}.")
+    return int(place)
 
 
 def _answers(report: FileReport) -> str:
@@ -90,9 +107,27 @@ class Command(BaseCommand):
             "--split", default="", choices=["train", "validation", "test"],
             help="where all of it goes whose side the file does not say; else by hash",
         )  # fmt: skip
+        self._add_tool_arguments(parser)
         parser.add_argument("--dry-run", action="store_true", help="read and report, change nothing")
         parser.add_argument("--anyway", action="store_true", help="also when others have to wait long for it")
         parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON")
+
+    def _add_tool_arguments(self, parser: CommandParser) -> None:
+        group = parser.add_argument_group("exports of label-studio and argilla", "what these do not say themselves")
+        group.add_argument("--labelling-config", type=Path, metavar="FILE", help="label-studio: the project's XML")
+        group.add_argument("--prompt-field", metavar="FIELD", help="the field that is answered")
+        group.add_argument(
+            "--reply-field", action="append", metavar="FIELD", dest="reply_fields",
+            help="a field with a reply; give it again for each, the left one first",
+        )  # fmt: skip
+        group.add_argument("--question", metavar="NAME", help="the question, or control, that decides")
+        group.add_argument(
+            "--choice", action="append", metavar="WORD=PLACE", dest="choices",
+            help="which reply a word prefers, the first is 1; or =tie, or =bad",
+        )  # fmt: skip
+        group.add_argument(
+            "--rated", action="append", metavar="FIELD=QUESTION", help="argilla: the question that rates a reply"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         dry_run = options["dry_run"]
@@ -102,7 +137,7 @@ class Command(BaseCommand):
                 file_format=options["file_format"],
                 slug=options["project"],
                 chosen=chosen_rules(options["rules"]),
-                choices=Choices(options["accepted"], options["split"]),
+                choices=Choices(options["accepted"], options["split"], tool_options(options)),
                 dry_run=dry_run,
                 before_writing=no_objection if options["anyway"] else refuse_to_keep_others_waiting,
             )
