@@ -1,9 +1,9 @@
-"""TRL's own shapes: preferences with or without a prompt of their own, labelled replies, and prompts alone.
+"""TRL's own shapes: preferences with or without a prompt of their own, demonstrations, labelled replies, and prompts.
 
 Which of them a record is its fields say. Prompts and replies are texts or lists of messages; what a field was stays
 with the row, so that it can be written again. Preferences become comparisons with one ranking. A label says that a
 reply is wanted or not, by no rule that is named and beside no other reply: it is kept with the reply, and is neither a
-verdict nor a ranking. What TRL has for demonstrations is refused.
+verdict nor a ranking. What is there to be imitated becomes demonstrations: each reply to a user's turn.
 
 Source  TRL 1.16, "Dataset formats and types"; a prompt that both replies share is cut off as its `extract_prompt` does
 """
@@ -16,15 +16,20 @@ from typing import Any
 from feedback.imports.fields import message_of
 from feedback.imports.hh_rlhf import shared_turns
 from feedback.imports.reading import Lines, Malformed, Problems, kept_fields, shown, text_field
-from feedback.imports.records import ImportedCandidate, ImportedDialogue, Messages
+from feedback.imports.records import (
+    ImportedCandidate,
+    ImportedDemonstration,
+    ImportedDialogue,
+    ImportedText,
+    Messages,
+)
 
 SIDES = ("chosen", "rejected")
 MARK_OF_HH_RLHF = "\n\nHuman:"
+ANNOTATOR = "trl"
 NOT_TAKEN = {
-    "messages": "whole dialogues to imitate",
-    "text": "plain text to imitate",
+    "text": "plain text to imitate, in which nobody can tell who speaks",
     "completions": "replies judged step by step",
-    "completion": "a demonstration, as there is no label",
 }
 
 
@@ -45,10 +50,14 @@ def read_record(record: dict[str, Any]) -> ImportedDialogue:
         return _preference(record)
     if {"prompt", "completion", "label"} <= set(record):
         return _labelled(record)
+    if "messages" in record:
+        return _dialogue(record)
+    if {"prompt", "completion"} <= set(record):
+        return _completed(record)
     if strange := next((name for name in NOT_TAKEN if name in record), None):
         raise Malformed(
             f"field {strange} says that this is {NOT_TAKEN[strange]}, which is not taken in. Taken are chosen and "
-            "rejected, with or without prompt; prompt, completion and label; and prompt alone."
+            "rejected, with or without prompt; messages; prompt and completion, with or without label; prompt alone."
         )
     return _prompt_alone(record)
 
@@ -135,6 +144,47 @@ def _labelled(record: dict[str, Any]) -> ImportedDialogue:
         source=_kept(record, {"prompt", "completion", "label"}) | {"prompt_is": _kind(record, "prompt")},
         notes=("labels without a rule, kept with their reply and no verdict",),
     )
+
+
+def _dialogue(record: dict[str, Any]) -> ImportedDialogue:
+    """A whole dialogue, of which every reply to a user is to be imitated."""
+    if not isinstance(record["messages"], list):
+        raise Malformed(f"field messages should be a list of messages, not {shown(record['messages'])}.")
+    turns = _turns(record, "messages", "user")
+    return _imitated(turns, 0, "messages", _kept(record, {"messages"}))
+
+
+def _completed(record: dict[str, Any]) -> ImportedDialogue:
+    """A dialogue so far, and what is to be imitated after it."""
+    prompt = _turns(record, "prompt", "user")
+    if prompt[-1]["role"] != "user":
+        raise Malformed("field prompt should end with what a user said, as the completion answers that.")
+    turns = prompt + _turns(record, "completion", "assistant")
+    kept = _kept(record, {"prompt", "completion"}) | {"prompt_is": _kind(record, "prompt")}
+    return _imitated(turns, len(prompt), "completion", kept | {"completion_is": _kind(record, "completion")})
+
+
+def _imitated(turns: Messages, begins: int, name: str, source: dict[str, Any]) -> ImportedDialogue:
+    """The replies from a place on as demonstrations; the last of them is no turn itself."""
+    found = [
+        ImportedDemonstration(at - 1, [ImportedText(ANNOTATOR, turn["content"])])
+        for at, turn in enumerate(turns)
+        if at >= max(begins, 1) and _is_reply(turns[at - 1], turn)
+    ]
+    if not found:
+        raise Malformed(f"field {name} has no reply to a user's turn that could be imitated. Leave the record out.")
+    is_last = found[-1].position == len(turns) - 2
+    return ImportedDialogue(
+        key="",
+        turns=turns[:-1] if is_last else turns,
+        demonstrations=found,
+        source=source | {"begins": begins},
+        notes=("dialogues to imitate",),
+    )
+
+
+def _is_reply(before: dict[str, str], turn: dict[str, str]) -> bool:
+    return before["role"] == "user" and turn["role"] == "assistant" and bool(turn["content"].strip())
 
 
 def _prompt_alone(record: dict[str, Any]) -> ImportedDialogue:

@@ -13,12 +13,25 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from feedback.errors import ImportRefused
+from feedback.imports.records import Choices
 from feedback.imports.taking_in import import_files
 from feedback.imports.trl import shared_text
 from feedback.invariants import violations
-from feedback.models import Candidate, Comparison, Dialogue, Import, Project, Prompt, RuleJudgement
+from feedback.models import (
+    Candidate,
+    Comparison,
+    Demonstration,
+    Dialogue,
+    Import,
+    Project,
+    Prompt,
+    RuleJudgement,
+    Turn,
+)
 from tests.feedback.sources import ORIGINALS, needs_originals
 from tests.feedback.spoiling import assert_each_is_refused
+from tests.feedback.there_and_back import lines_of
+from tests.feedback.there_and_back import written as snapshot_of
 
 LLMBAR = ORIGINALS / "llmbar"
 HI = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a tree."}]
@@ -34,6 +47,10 @@ RECORDS: list[dict[str, Any]] = [
     {"prompt": "Name a bird."},
     {"prompt": HI, "source": "desk"},
     {"prompt": "Same?", "chosen": "Yes.", "rejected": "Yes."},
+    {"messages": HI + OAK, "split": "a"},
+    {"messages": HI + OAK + [{"role": "user", "content": "Thanks."}]},
+    {"prompt": "Name a bird.", "completion": "A wren."},
+    {"prompt": HI, "completion": OAK + OAK},
 ]
 pytestmark = [pytest.mark.django_db, pytest.mark.services]
 
@@ -56,6 +73,8 @@ def again() -> list[dict[str, Any]]:
 def _record(dialogue: Dialogue) -> dict[str, Any]:
     source, prompt = dialogue.source, dialogue.messages()
     found = dict(source.get("fields", {}))
+    if "begins" in source:
+        return found | _imitated(dialogue)
     if "prompt_is" in source:
         found["prompt"] = prompt[0]["content"] if source["prompt_is"] == "text" else prompt
     for one in dialogue.candidates.order_by("index"):
@@ -64,6 +83,16 @@ def _record(dialogue: Dialogue) -> dict[str, Any]:
         found[one.source["field"]] = "".join(turn["content"] for turn in turns) if is_text else turns
         found |= {"label": one.source["label"]} if "label" in one.source else {}
     return found
+
+
+def _imitated(dialogue: Dialogue) -> dict[str, Any]:
+    source, turns = dialogue.source, dialogue.messages()
+    last = dialogue.demonstrations.order_by("position").last()
+    turns += [{"role": "assistant", "content": last.content}] if last.position == len(turns) - 1 else []
+    if "completion_is" not in source:
+        return {"messages": turns}
+    parts = {"prompt": turns[: source["begins"]], "completion": turns[source["begins"] :]}
+    return {name: part[0]["content"] if source[f"{name}_is"] == "text" else part for name, part in parts.items()}
 
 
 def of(line: int) -> Dialogue:
@@ -106,6 +135,29 @@ def test_a_prompt_alone_is_a_prompt_that_is_not_offered_yet(taken_in):
     assert not of(8).candidates.exists()
 
 
+def test_every_reply_of_a_dialogue_is_a_demonstration_and_the_last_is_no_turn(tmp_path):
+    more = [{"role": "user", "content": "And a bush?"}, *ROSE]
+    (report,) = take_in(written(tmp_path, {"messages": HI + OAK + more, "id": 4}, {"prompt": HI, "completion": OAK}))
+    first, later, alone = Demonstration.objects.order_by("pk")
+    assert [(text.position, text.content) for text in (first, later, alone)] == [
+        (1, "An oak."), (3, "A rose."), (1, "An oak."),
+    ]  # fmt: skip
+    assert first.dialogue.messages() == [*HI, *OAK, more[0]]
+    assert list(Turn.objects.filter(demonstration__isnull=False)) == [first.dialogue.turns.get(position=2)]
+    assert first.dialogue.turns.get(position=2).demonstration == first
+    assert first.annotator_key == "trl" and report.counts["demonstrations"] == 3
+    assert list(violations()) == []
+
+
+def test_accepted_dialogues_go_out_as_messages_turn_by_turn(tmp_path, settings):
+    settings.DATA_DIR = tmp_path / "kept"
+    settings.DATA_DIR.mkdir()
+    more = [{"role": "user", "content": "And a bush?"}, *ROSE]
+    take_in(written(tmp_path, {"messages": HI + OAK + more}), choices=Choices(accepted=True))
+    rows = lines_of(snapshot_of("shapes", "demonstrations"), "data")
+    assert sorted((row["messages"] for row in rows), key=len) == [HI + OAK, HI + OAK + more]
+
+
 def test_every_record_can_be_written_again(taken_in):
     assert again() == RECORDS
     assert list(violations()) == []
@@ -119,8 +171,10 @@ def test_the_report_counts_the_shapes(taken_in):
         "preferences": 3,
         "preferences without a prompt of their own": 3,
         "prompts alone": 2,
+        "dialogues to imitate": 4,
     }
-    assert (taken_in.counts["dialogues"], taken_in.counts["comparisons"], taken_in.counts["rankings"]) == (10, 6, 6)
+    assert (taken_in.counts["dialogues"], taken_in.counts["comparisons"], taken_in.counts["rankings"]) == (14, 6, 6)
+    assert (taken_in.counts["demonstrations"], taken_in.counts["accepted"]) == (4, 0)
 
 
 def test_a_dry_run_changes_nothing_and_the_same_file_twice_is_noticed(tmp_path):
@@ -143,15 +197,12 @@ def test_a_shared_text_is_cut_off_where_trl_cuts_it(chosen, rejected):
 @pytest.mark.parametrize(
     ("bad", "told"),
     [
-        (
-            {"messages": HI},
-            "field messages says that this is whole dialogues to imitate, which is not taken in. Taken are",
-        ),
+        ({"messages": HI}, "field messages has no reply to a user's turn that could be imitated"),
+        ({"messages": "x"}, "field messages should be a list of messages, not 'x'"),
+        ({"messages": [OAK[0]]}, "field messages has no reply to a user's turn"),
         ({"text": "x"}, "field text says that this is plain text"),
-        (
-            {"prompt": "x", "completion": "y"},
-            "field completion says that this is a demonstration, as there is no label",
-        ),
+        ({"prompt": HI + OAK, "completion": "y"}, "field prompt should end with what a user said"),
+        ({"prompt": "x", "completion": " "}, "field completion has no reply to a user's turn"),
         ({"prompt": "x", "completions": ["y"], "labels": [True]}, "field completions says that this is replies judged"),
         ({"question": "x"}, "field prompt is missing, and so are chosen and rejected"),
         ({"prompt": " "}, "field prompt is empty"),
