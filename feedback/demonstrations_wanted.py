@@ -113,7 +113,8 @@ def _ask_for_missing(project: Project) -> int:
         return 0
     asked = Dialogue.objects.filter(prompt=OuterRef("pk"), kind=Dialogue.Kind.DEMONSTRATION, author=None)
     prompts = Prompt.objects.active().filter(~Exists(asked), project=now).exclude(group__split=PromptGroup.Split.TEST)
-    fresh = [prompt for prompt in prompts.order_by("content_hash")[:missing] if _ends_with_a_user(prompt.messages)]
+    prompts = prompts.filter(weight__gt=0).order_by("-weight", "content_hash")
+    fresh = [prompt for prompt in prompts[:missing] if _ends_with_a_user(prompt.messages)]
     for prompt in fresh:
         ask_for_demonstrations(prompt=prompt)
     return len(fresh)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, ExpressionWrapper, F, FloatField, Q, QuerySet
 from django.utils import timezone
 
 from feedback import drafts, slots, work_items
@@ -394,12 +394,13 @@ def _open_missing(project: Project) -> int:
 
 
 def _least_used_prompts(project: Project) -> QuerySet[Prompt]:
+    """Prompts in the order they are to be used: who has been used least for its weight comes first."""
     used = Count("dialogues", filter=Q(dialogues__kind=Dialogue.Kind.PREFERENCE))
     return (
         Prompt.objects.active()
-        .filter(project=project)
+        .filter(project=project, weight__gt=0)
         .exclude(group__split=PromptGroup.Split.TEST)
-        .annotate(used=used)
+        .annotate(used=ExpressionWrapper(used * 1.0 / F("weight"), output_field=FloatField()))
         .order_by("used", "content_hash")  # the hash: an order that has nothing to do with the source's
     )
 

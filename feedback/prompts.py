@@ -74,12 +74,14 @@ def add_prompt(
     details: dict[str, Any] | None = None,
     author: User | None = None,
     is_active: bool = True,
+    weight: float = 1.0,
 ) -> Prompt:
     """Store what opens a dialogue; the same messages again give the same row.
 
     group      what must stay on one side of the split; empty: the fingerprint of the opening. A prompt whose opening
                is known already joins the group of that one
     split      the side its source wants; empty: by hash of the group
+    weight     how often it is drawn beside others
     is_active  offered to annotators; messages that cannot open a dialogue never are
     Raises     SplitConflict when the group, or another prompt with the same opening, already lies on another side
     """
@@ -100,6 +102,7 @@ def add_prompt(
                 "details": details or {},
                 "author": author,
                 "is_active": is_active and can_open(messages),
+                "weight": weight,
             },
         )
     if split and known.split != split:

@@ -55,9 +55,18 @@ def gate_prompts(project: Project) -> QuerySet[Prompt]:
 
 
 def training_prompt_ids(run: TrainingRun) -> list[int]:
-    """The training split's prompts; also those that annotators are not offered: imported, or written by a person."""
-    prompts = Prompt.objects.filter(project=run.project).of_split(PromptGroup.Split.TRAIN)
-    return list(prompts.order_by("content_hash").values_list("pk", flat=True)[:MOST_PROMPTS])
+    """The training split's prompts; also those that annotators are not offered: imported, or written by a person.
+
+    Each as often as it weighs: of weight 2 twice, of weight 0.5 in every second run, by the run's seed.
+    """
+    prompts = Prompt.objects.filter(project=run.project, weight__gt=0).of_split(PromptGroup.Split.TRAIN)
+    weighed = prompts.order_by("content_hash").values_list("pk", "content_hash", "weight")[:MOST_PROMPTS]
+    return [pk for pk, key, weight in weighed for _ in range(_times(weight, run.seed, key))][:MOST_PROMPTS]
+
+
+def _times(weight: float, seed: int, key: str) -> int:
+    whole, rest = int(weight), weight % 1
+    return whole + (stable_seed(seed, "weight", key) / 2**63 < rest)
 
 
 def training_prompts(run: TrainingRun, ids: Sequence[int], probes: Sequence[list[Turn]] = ()) -> list[list[Turn]]:

@@ -40,7 +40,7 @@ class PromptForm(forms.ModelForm):
 
     class Meta:
         model = Prompt
-        fields = ["project", "is_active"]
+        fields = ["project", "is_active", "weight"]
 
     def messages(self) -> list[dict[str, str]]:
         system = self.cleaned_data["system"].strip()
@@ -50,7 +50,7 @@ class PromptForm(forms.ModelForm):
 
 @admin.register(Prompt)
 class PromptAdmin(KeptAdmin):
-    list_display = ["opening_text", "project", "split_name", "source", "is_active"]
+    list_display = ["opening_text", "project", "split_name", "source", "weight", "is_active"]
     list_filter = ["project", "group__split", "is_active", "source"]
     list_select_related = ["project", "group"]
     search_fields = ["messages"]
@@ -69,14 +69,15 @@ class PromptAdmin(KeptAdmin):
         return Form
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ["is_active", *self.readonly_fields] if obj else ["project", "opening", "system", "is_active"]
+        fields = ["is_active", "weight"]
+        return [*fields, *self.readonly_fields] if obj else ["project", "opening", "system", *fields]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return self.readonly_fields if obj else []
 
     def save_model(self, request: HttpRequest, obj: Prompt, form: Any, change: bool) -> None:
         if change:
-            Prompt.objects.filter(pk=obj.pk).update(is_active=obj.is_active)
+            Prompt.objects.filter(pk=obj.pk).update(is_active=obj.is_active, weight=obj.weight)
             return
         stored = add_prompt(
             project=form.cleaned_data["project"],
@@ -84,6 +85,7 @@ class PromptAdmin(KeptAdmin):
             source="admin",
             author=person(request),
             is_active=form.cleaned_data["is_active"],
+            weight=form.cleaned_data["weight"],
         )
         obj.__dict__.update(stored.__dict__)
 

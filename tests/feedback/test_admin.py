@@ -13,9 +13,11 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from feedback.imports.taking_in import import_files
 from feedback.models import (
     AuditEntry,
     Consent,
+    Demonstration,
     Dialogue,
     GenerationRequest,
     Membership,
@@ -28,6 +30,7 @@ from feedback.models import (
 )
 from rewardtrain.models import LedgerEntry, Promotion, Round, TrainingRun
 from tests import make
+from tests.feedback.sources import file_of
 
 pytestmark = pytest.mark.django_db
 OURS = [model for app in ("feedback", "rewardtrain") for model in apps.get_app_config(app).get_models()]
@@ -212,26 +215,31 @@ def test_a_project_is_archived_and_brought_back(root, project):
 
 
 def test_a_prompt_is_written_as_its_opening_and_finds_its_group_and_split(root, project):
-    root.post(address(Prompt, "add"), {"project": project.pk, "opening": " Why so pale? ", "is_active": "on"})
+    root.post(
+        address(Prompt, "add"), {"project": project.pk, "opening": " Why so pale? ", "is_active": "on", "weight": 2}
+    )
     prompt = Prompt.objects.get(source="admin")
     assert prompt.messages == [{"role": "user", "content": "Why so pale?"}]
-    assert (prompt.author.username, prompt.group.key) == ("root", prompt.fingerprint)
+    assert (prompt.author.username, prompt.group.key, prompt.weight) == ("root", prompt.fingerprint, 2)
 
 
 def test_the_same_prompt_twice_is_one_prompt(root, project):
     for _ in range(2):
         root.post(
-            address(Prompt, "add"), {"project": project.pk, "opening": "Why so pale?", "system": "You are brief."}
+            address(Prompt, "add"),
+            {"project": project.pk, "opening": "Why so pale?", "system": "You are brief.", "weight": 1},
         )
     assert Prompt.objects.filter(source="admin").count() == 1
 
 
 def test_a_prompts_words_can_not_be_changed_but_it_can_be_withheld(root, project):
     prompt = Prompt.objects.first()
-    root.post(address(Prompt, "change", prompt.pk), {"messages": "[]"})
+    root.post(address(Prompt, "change", prompt.pk), {"messages": "[]", "weight": "0.5"})
     prompt.refresh_from_db()
     assert prompt.messages
-    assert not prompt.is_active
+    assert (prompt.is_active, prompt.weight) == (False, 0.5)
+    page = root.post(address(Prompt, "change", prompt.pk), {"weight": "101"}).content.decode()
+    assert "less than or equal to 100" in page
 
 
 def test_a_server_is_registered_as_the_next_policy(root, project):
@@ -472,3 +480,19 @@ def test_people_are_asked_to_write_replies_from_the_lists_of_prompts_and_dialogu
     items = WorkItem.objects.filter(kind="demonstrate").order_by("pk")
     assert [item.dialogue.prompt for item in items] == [prompt, dialogue.prompt]
     assert AuditEntry.objects.filter(action="demonstration.asked", actor__username="root").count() == 2
+
+
+def test_people_are_asked_to_review_imported_replies_from_their_list(root: Client, tmp_path, settings) -> None:
+    settings.DATA_DIR = tmp_path / "kept"
+    settings.DATA_DIR.mkdir()
+    project = make.make_project(demonstrations_open=True)
+    own = make.write(make.make_write_slot(project))
+    line = {"prompt": [{"role": "user", "content": "Why?"}], "completion": [{"role": "assistant", "content": "So."}]}
+    import_files([file_of(tmp_path, line)], file_format="demonstrations", slug=project.slug)
+    imported = Demonstration.objects.get(annotator=None)
+    chosen = {"action": "ask_for_reviews", "_selected_action": [own.pk, imported.pk]}
+    for count in (1, 0):
+        page = root.post(address(Demonstration, "changelist"), chosen, follow=True).content.decode()
+        assert f"Asked for {count}." in page
+    assert imported.work_items.get().kind == "review"
+    assert AuditEntry.objects.filter(action="demonstration.review_asked").count() == 1

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
@@ -24,7 +24,17 @@ CHARACTERS_A_SECOND = 20_000_000  # …where texts are long
 LONGEST_WAIT = 5  # seconds that somebody who saves an answer may have to wait
 
 
-def refuse_to_keep_others_waiting(reports: Sequence[Any]) -> None:
+class Sized(Protocol):
+    """What is to be written: about how many rows, and how many characters of text."""
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def characters(self) -> int: ...
+
+
+def refuse_to_keep_others_waiting(reports: Sequence[Sized]) -> None:
     """Raises ImportRefused when Nestbox runs on SQLite and could save nothing for longer than LONGEST_WAIT."""
     seconds = sum(one.rows / ROWS_A_SECOND + one.characters / CHARACTERS_A_SECOND for one in reports)
     if connection.vendor == "sqlite" and seconds > LONGEST_WAIT and heartbeats.alive():
