@@ -13,7 +13,7 @@ from feedback.errors import ImportRefused
 from feedback.imports.taking_in import import_files
 from feedback.invariants import violations
 from feedback.models import Comparison, Import, Project, Ranking
-from tests.feedback.sources import ORIGINALS, needs_originals
+from tests.feedback.sources import ORIGINALS, file_of, needs_originals
 from tests.feedback.spoiling import NOT_TEXT, assert_each_is_refused
 
 FOLDERS = {
@@ -32,10 +32,7 @@ def take_in(*paths: Path, **options: Any):
 
 
 def written(folder: Path, *records: dict[str, Any]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "dataset.json"
-    path.write_text(json.dumps(records))
-    return path
+    return file_of(folder, *records, name="dataset.json", as_list=True)
 
 
 def original(folder: str) -> Path:

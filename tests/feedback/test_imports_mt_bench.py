@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from feedback.errors import ImportRefused
 from feedback.imports.taking_in import import_files
 from feedback.invariants import violations
 from feedback.models import Dialogue, Import, Project, Prompt
-from tests.feedback.sources import ORIGINALS, needs_originals, read_lines
+from tests.feedback.sources import ORIGINALS, file_of, needs_originals, read_lines
 from tests.feedback.spoiling import assert_each_is_refused
 
 QUESTIONS = ORIGINALS / "mt-bench" / "question.dev.jsonl.gz"
@@ -37,12 +36,6 @@ def take_in(*paths: Path, **options: Any):
     return import_files(paths, file_format="mt-bench", slug="bench", **options)
 
 
-def written(tmp_path: Path, *lines: dict[str, Any], name: str = "some.jsonl") -> Path:
-    path = tmp_path / name
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
 def questions_again(source: Import) -> list[dict[str, Any]]:
     found = []
     for one in Dialogue.objects.filter(source_import=source).order_by("pk"):
@@ -63,7 +56,7 @@ def references_again(source: Import) -> list[dict[str, Any]]:
 
 
 def test_a_question_is_a_prompt_whose_second_turn_waits_for_an_answer(tmp_path):
-    take_in(written(tmp_path, QUESTION))
+    take_in(file_of(tmp_path, QUESTION))
     prompt = Prompt.objects.get()
     assert (prompt.messages, prompt.is_active) == ([{"role": "user", "content": "Name a tree."}], False)
     dialogue = Dialogue.objects.get()
@@ -74,7 +67,7 @@ def test_a_question_is_a_prompt_whose_second_turn_waits_for_an_answer(tmp_path):
 
 
 def test_a_reference_is_the_whole_dialogue_with_both_answers(tmp_path):
-    reports = take_in(written(tmp_path, ANSWER, name="answers.jsonl"), written(tmp_path, QUESTION))
+    reports = take_in(file_of(tmp_path, ANSWER, name="answers.jsonl"), file_of(tmp_path, QUESTION))
     dialogue = Dialogue.objects.get(source__model_name="fern-4")
     assert [(turn["role"], turn["content"]) for turn in dialogue.messages()] == [
         ("user", "Name a tree."), ("assistant", "An oak."), ("user", "And its leaf?"), ("assistant", "It has lobes."),
@@ -89,7 +82,7 @@ def test_a_reference_is_the_whole_dialogue_with_both_answers(tmp_path):
 
 
 def test_a_reference_without_its_question_is_refused_also_when_that_came_in_before(tmp_path):
-    questions, answers = written(tmp_path, QUESTION), written(tmp_path, ANSWER, name="answers.jsonl")
+    questions, answers = file_of(tmp_path, QUESTION), file_of(tmp_path, ANSWER, name="answers.jsonl")
     take_in(questions)
     with pytest.raises(ImportRefused, match="line 1: question_id 5 is the name of no question .* in the same command"):
         take_in(answers)
@@ -99,7 +92,7 @@ def test_a_reference_without_its_question_is_refused_also_when_that_came_in_befo
 
 
 def test_a_dry_run_changes_nothing(tmp_path):
-    take_in(written(tmp_path, QUESTION), dry_run=True)
+    take_in(file_of(tmp_path, QUESTION), dry_run=True)
     assert not Project.objects.exists()
 
 
@@ -126,7 +119,7 @@ def test_a_dry_run_changes_nothing(tmp_path):
 )
 def test_a_fault_is_named_by_line_and_field(tmp_path, bad, told):
     with pytest.raises(ImportRefused, match=f"line 2: {told}"):
-        take_in(written(tmp_path, QUESTION, bad))
+        take_in(file_of(tmp_path, QUESTION, bad))
     assert not Project.objects.exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from io import StringIO
 from pathlib import Path
@@ -19,7 +18,7 @@ from feedback.invariants import violations
 from feedback.models import Dialogue, Project, RuleJudgement
 from feedback.rule_files import DEFAULT_SETS, read_file
 from tests import make
-from tests.feedback.sources import ORIGINALS, needs_originals, read_lines
+from tests.feedback.sources import ORIGINALS, file_of, needs_originals, read_lines
 from tests.feedback.spoiling import NOT_TEXT, assert_each_is_refused
 
 ORIGINAL = ORIGINALS / "openai-moderation" / "samples.filtered.dev.jsonl.gz"
@@ -35,12 +34,6 @@ def take_in(path: Path, **options: Any):
     return import_files([path], file_format="openai-moderation", slug="texts", **options)
 
 
-def written(tmp_path: Path, *lines: dict[str, Any]) -> Path:
-    path = tmp_path / "some.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
 def again() -> list[dict[str, Any]]:
     """The lines of the imported file, from the database alone."""
     found = []
@@ -52,7 +45,7 @@ def again() -> list[dict[str, Any]]:
 
 
 def test_a_stated_flag_is_a_verdict_without_a_turn_and_a_missing_one_is_none(tmp_path):
-    (report,) = take_in(written(tmp_path, *LINES))
+    (report,) = take_in(file_of(tmp_path, *LINES))
     first = Dialogue.objects.get(source_key="line 1")
     assert first.messages() == [{"role": "user", "content": "Your tulips are a disgrace."}]
     said = first.judgements.values_list("rule__key", "verdict", "turn_position", "annotator_key")
@@ -78,7 +71,7 @@ def test_the_rules_of_all_flags_are_sensitive_and_come_along():
 
 def test_a_project_with_other_rules_says_which_is_meant(tmp_path):
     make.make_rule_set(make.make_project("texts"))
-    path = written(tmp_path, LINES[1])
+    path = file_of(tmp_path, LINES[1])
     with pytest.raises(ImportRefused, match=r"no rule for “S”.*--rule S=KEY"):
         take_in(path)
     take_in(path, chosen={"S": "r2"})
@@ -88,7 +81,7 @@ def test_a_project_with_other_rules_says_which_is_meant(tmp_path):
 def test_no_export_has_them_and_the_command_says_so(tmp_path):
     out = StringIO()
     call_command(
-        "import_feedback", written(tmp_path, *LINES), "--format=openai-moderation", "--project=texts", stdout=out
+        "import_feedback", file_of(tmp_path, *LINES), "--format=openai-moderation", "--project=texts", stdout=out
     )
     assert "3 lines, 3 dialogues with 3 openings, 4 verdicts on 3 rules." in out.getvalue()
     assert "Next: the rules page shows these verdicts. No export has them, as no reply was judged." in out.getvalue()
@@ -97,7 +90,7 @@ def test_no_export_has_them_and_the_command_says_so(tmp_path):
 
 
 def test_the_rules_page_folds_what_was_flagged(tmp_path, client):
-    take_in(written(tmp_path, *LINES))
+    take_in(file_of(tmp_path, *LINES))
     client.force_login(make.make_member(Project.objects.get(), "maria", "manager"))
     page = client.get("/projects/texts/rules/rule/no-harassment/?show=all")
     assert page.status_code == 200
@@ -105,7 +98,7 @@ def test_the_rules_page_folds_what_was_flagged(tmp_path, client):
 
 
 def test_a_dry_run_changes_nothing_and_the_same_file_twice_is_noticed(tmp_path):
-    path = written(tmp_path, *LINES)
+    path = file_of(tmp_path, *LINES)
     take_in(path, dry_run=True)
     assert not Project.objects.exists()
     take_in(path)
@@ -124,7 +117,7 @@ def test_a_dry_run_changes_nothing_and_the_same_file_twice_is_noticed(tmp_path):
 )
 def test_a_fault_is_named_by_line_and_field(tmp_path, change, told):
     with pytest.raises(ImportRefused, match=f"line 2: {told}"):
-        take_in(written(tmp_path, LINES[0], LINES[0] | change))
+        take_in(file_of(tmp_path, LINES[0], LINES[0] | change))
 
 
 @needs_originals

@@ -18,7 +18,7 @@ from feedback.imports.pandalm import ANNOTATORS
 from feedback.imports.taking_in import import_files
 from feedback.invariants import violations
 from feedback.models import Comparison, Dialogue, Import, Project, Ranking
-from tests.feedback.sources import ORIGINALS, needs_originals
+from tests.feedback.sources import ORIGINALS, file_of, needs_originals
 from tests.feedback.spoiling import NOT_TEXT, assert_each_is_refused
 
 ORIGINAL = ORIGINALS / "pandalm" / "testset-v1.dev.json.gz"
@@ -41,10 +41,8 @@ def take_in(path: Path, **options: Any):
     return import_files([path], file_format="pandalm", slug="panda", **options)
 
 
-def written(tmp_path: Path, *records: dict[str, Any]) -> Path:
-    path = tmp_path / "some.json"
-    path.write_text(json.dumps(records))
-    return path
+def written(folder: Path, *records: dict[str, Any]) -> Path:
+    return file_of(folder, *records, name="some.json", as_list=True)
 
 
 def originals() -> list[dict[str, Any]]:

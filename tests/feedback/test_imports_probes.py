@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from feedback.imports.taking_in import import_files
 from feedback.invariants import violations
 from feedback.models import Dialogue, Project, Rule, RuleJudgement
 from tests import make
-from tests.feedback.sources import OURS
+from tests.feedback.sources import OURS, file_of
 
 FILE = OURS / "probes.jsonl"
 RULE = {"key": "kind", "name": "Stays kind", "category": "harm", "wording": "Be kind."}
@@ -33,12 +32,6 @@ def line(rule: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
     }
     rest = {name: value for name, value in fields.items() if not name.startswith("v_")}
     return {"messages": MESSAGES, "rules": [{"rule": rule or RULE, "judgements": [verdict]}]} | rest
-
-
-def written(tmp_path: Path, *lines: dict[str, Any]) -> Path:
-    path = tmp_path / "some.jsonl"
-    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
-    return path
 
 
 def test_a_line_becomes_a_dialogue_a_probe_and_its_verdicts():
@@ -81,7 +74,7 @@ def test_a_rule_is_found_by_its_wording_also_in_a_version_that_is_past(tmp_path)
     draft = rule_sets.open_draft(project=first.project, by=None)
     rule_sets.edit_rule(rule=draft.rules.get(), by=None, wording="Be very kind.")
     rule_sets.publish(draft=draft, by=None, decisions={"r1": "stale"})
-    take_in(written(tmp_path, line({"wording": "Be  kind."}), line({"key": "r1"}), line({"wording": "Be very kind."})))
+    take_in(file_of(tmp_path, line({"wording": "Be  kind."}), line({"key": "r1"}), line({"wording": "Be very kind."})))
     assert list(RuleJudgement.objects.order_by("pk").values_list("rule", flat=True)) == [
         old.pk, draft.rules.get().pk, draft.rules.get().pk,
     ]  # fmt: skip
@@ -90,8 +83,8 @@ def test_a_rule_is_found_by_its_wording_also_in_a_version_that_is_past(tmp_path)
 def test_a_rule_nobody_published_here_is_refused_unless_one_of_ours_is_named(tmp_path):
     make.make_rule_set(make.make_project("desk"), rules=1)
     with pytest.raises(ImportRefused, match=r"no rule for “kind”.*“r1”.*--rule kind=KEY"):
-        take_in(written(tmp_path, line()))
-    take_in(written(tmp_path, line()), chosen={"kind": "r1"})
+        take_in(file_of(tmp_path, line()))
+    take_in(file_of(tmp_path, line()), chosen={"kind": "r1"})
     assert RuleJudgement.objects.get().rule == Rule.objects.get(key="r1")
 
 
@@ -106,22 +99,22 @@ def test_one_rule_under_two_names_is_refused_where_somebody_judges_by_both(tmp_p
     make.make_rule_set(make.make_project("desk"), rules=1, wording="Be kind.")
     both = [{"rule": rule, "judgements": [{"annotator_id": "a", "verdict": 1}]} for rule in (first, second)]
     with pytest.raises(ImportRefused, match=f"^Annotator 'a' judges a dialogue {said}, which are one rule here"):
-        take_in(written(tmp_path, line(rules=both)), chosen=chosen)
+        take_in(file_of(tmp_path, line(rules=both)), chosen=chosen)
     assert not Dialogue.objects.exists()
-    take_in(written(tmp_path, line(first), line(second)), chosen=chosen)  # two dialogues
+    take_in(file_of(tmp_path, line(first), line(second)), chosen=chosen)  # two dialogues
     assert RuleJudgement.objects.count() == 2
 
 
 def test_a_project_without_rules_cannot_be_given_half_a_rule(tmp_path):
     with pytest.raises(ImportRefused, match="does not say enough of “kind” to make them"):
-        take_in(written(tmp_path, line({"key": "kind"})))
+        take_in(file_of(tmp_path, line({"key": "kind"})))
     with pytest.raises(ImportRefused, match="two wordings"):
-        take_in(written(tmp_path, line(), line(RULE | {"wording": "Be kinder."})))
+        take_in(file_of(tmp_path, line(), line(RULE | {"wording": "Be kinder."})))
     assert not Project.objects.exists()
 
 
 def test_what_a_later_line_says_of_a_rule_is_enough(tmp_path):
-    take_in(written(tmp_path, line({"key": "kind", "wording": "Be kind."}), line()))
+    take_in(file_of(tmp_path, line({"key": "kind", "wording": "Be kind."}), line()))
     assert RuleJudgement.objects.filter(rule__name="Stays kind").count() == 2
 
 
@@ -166,7 +159,7 @@ def test_what_a_later_line_says_of_a_rule_is_enough(tmp_path):
 )
 def test_a_fault_is_named_with_line_and_field(tmp_path, bad, said):
     with pytest.raises(ImportRefused, match=said) as caught:
-        take_in(written(tmp_path, line(), bad))
+        take_in(file_of(tmp_path, line(), bad))
     assert "line 2: " in caught.value.message
     assert not Project.objects.exists()
 
@@ -174,11 +167,11 @@ def test_a_fault_is_named_with_line_and_field(tmp_path, bad, said):
 def test_a_group_on_two_sides_of_the_split_is_refused(tmp_path):
     lines = [line(group="g", split="train"), line(group="g", split="test")]
     with pytest.raises(ImportRefused, match="line 2: field split is test, and group 'g' lies in train before"):
-        take_in(written(tmp_path, *lines))
+        take_in(file_of(tmp_path, *lines))
 
 
 def test_two_openings_of_one_named_group_lie_together(tmp_path):
     other = [{"role": "user", "content": "Hello there"}, MESSAGES[1]]
-    take_in(written(tmp_path, line(group="g", split="validation"), line(group="g", messages=other)))
+    take_in(file_of(tmp_path, line(group="g", split="validation"), line(group="g", messages=other)))
     assert {dialogue.prompt.split for dialogue in Dialogue.objects.all()} == {"validation"}
     assert Dialogue.objects.values("prompt__group").distinct().count() == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feedback import dialogues, slots, snapshots
+from feedback import dialogues, slots
 from feedback.errors import ImportRefused
-from feedback.exports import files
 from feedback.imports.taking_in import import_files
 from feedback.invariants import violations
-from feedback.models import Candidate, Comparison, Dialogue, Import, Project, Ranking, Snapshot
+from feedback.models import Candidate, Comparison, Dialogue, Import, Project, Ranking
 from feedback.rankings import dense
 from tests import make
-from tests.feedback.sources import ORIGINALS, OURS, needs_originals
+from tests.feedback.sources import ORIGINALS, OURS, file_of, needs_originals
 from tests.feedback.spoiling import assert_each_is_refused
+from tests.feedback.there_and_back import again, assert_the_same, lines_of, written
 
 PROMPT = [{"role": "user", "content": "Name a tree."}]
 pytestmark = [pytest.mark.django_db, pytest.mark.services]
@@ -33,34 +32,6 @@ def own_data_folder(settings, tmp_path) -> None:
 
 def take_in(path: Path, slug: str = "again", **options: Any):
     return import_files([path], file_format="rankings", slug=slug, **options)
-
-
-def written(slug: str) -> Snapshot:
-    return snapshots.write_now(snapshots.freeze(project=Project.objects.get(slug=slug), ring=False))
-
-
-def lines_of(snapshot: Snapshot, folder: str = "rankings") -> list[dict[str, Any]]:
-    found = []
-    for split in files.SPLITS:
-        name = f"{split}-00000-of-00001" if folder == "data" else split
-        text = (snapshots.folder_of(snapshot) / folder / f"{name}.jsonl").read_text(encoding="utf-8")
-        found += [json.loads(line) for line in text.split("\n") if line]
-    return found
-
-
-def again(snapshot: Snapshot, tmp_path: Path, slug: str = "again") -> Snapshot:
-    """A snapshot of what an import of a snapshot's rankings makes of them, in a project that had nothing."""
-    path = tmp_path / f"{slug}.jsonl"
-    folder = snapshots.folder_of(snapshot) / "rankings"
-    path.write_bytes(b"".join((folder / f"{split}.jsonl").read_bytes() for split in files.SPLITS))
-    take_in(path, slug)
-    return written(slug)
-
-
-def assert_the_same(first: Snapshot, second: Snapshot) -> None:
-    assert lines_of(second) == lines_of(first)
-    assert lines_of(second, "data") == lines_of(first, "data")
-    assert second.sha256 == first.sha256
 
 
 def line(*rankings: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -78,12 +49,6 @@ def candidate(**fields: Any) -> dict[str, Any]:
 
 def ranking(**fields: Any) -> dict[str, Any]:
     return line({"annotator_id": "maria", "ranks": [1, 2]} | fields)
-
-
-def file_of(tmp_path: Path, *lines: dict[str, Any], name: str = "some.jsonl") -> Path:
-    path = tmp_path / name
-    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
-    return path
 
 
 # There and back

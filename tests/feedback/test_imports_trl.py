@@ -28,7 +28,7 @@ from feedback.models import (
     RuleJudgement,
     Turn,
 )
-from tests.feedback.sources import ORIGINALS, needs_originals
+from tests.feedback.sources import ORIGINALS, file_of, needs_originals
 from tests.feedback.spoiling import assert_each_is_refused
 from tests.feedback.there_and_back import lines_of
 from tests.feedback.there_and_back import written as snapshot_of
@@ -57,12 +57,6 @@ pytestmark = [pytest.mark.django_db, pytest.mark.services]
 
 def take_in(path: Path, **options: Any):
     return import_files([path], file_format="trl", slug="shapes", **options)
-
-
-def written(tmp_path: Path, *records: dict[str, Any]) -> Path:
-    path = tmp_path / "some.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
 
 
 def again() -> list[dict[str, Any]]:
@@ -101,7 +95,7 @@ def of(line: int) -> Dialogue:
 
 @pytest.fixture
 def taken_in(tmp_path) -> Any:
-    (report,) = take_in(written(tmp_path, *RECORDS))
+    (report,) = take_in(file_of(tmp_path, *RECORDS))
     return report
 
 
@@ -137,7 +131,7 @@ def test_a_prompt_alone_is_a_prompt_that_is_not_offered_yet(taken_in):
 
 def test_every_reply_of_a_dialogue_is_a_demonstration_and_the_last_is_no_turn(tmp_path):
     more = [{"role": "user", "content": "And a bush?"}, *ROSE]
-    (report,) = take_in(written(tmp_path, {"messages": HI + OAK + more, "id": 4}, {"prompt": HI, "completion": OAK}))
+    (report,) = take_in(file_of(tmp_path, {"messages": HI + OAK + more, "id": 4}, {"prompt": HI, "completion": OAK}))
     first, later, alone = Demonstration.objects.order_by("pk")
     assert [(text.position, text.content) for text in (first, later, alone)] == [
         (1, "An oak."), (3, "A rose."), (1, "An oak."),
@@ -153,7 +147,7 @@ def test_accepted_dialogues_go_out_as_messages_turn_by_turn(tmp_path, settings):
     settings.DATA_DIR = tmp_path / "kept"
     settings.DATA_DIR.mkdir()
     more = [{"role": "user", "content": "And a bush?"}, *ROSE]
-    take_in(written(tmp_path, {"messages": HI + OAK + more}), choices=Choices(accepted=True))
+    take_in(file_of(tmp_path, {"messages": HI + OAK + more}), choices=Choices(accepted=True))
     rows = lines_of(snapshot_of("shapes", "demonstrations"), "data")
     assert sorted((row["messages"] for row in rows), key=len) == [HI + OAK, HI + OAK + more]
 
@@ -178,7 +172,7 @@ def test_the_report_counts_the_shapes(taken_in):
 
 
 def test_a_dry_run_changes_nothing_and_the_same_file_twice_is_noticed(tmp_path):
-    path = written(tmp_path, *RECORDS)
+    path = file_of(tmp_path, *RECORDS)
     take_in(path, dry_run=True)
     assert not Project.objects.exists()
     take_in(path)
@@ -220,7 +214,7 @@ def test_a_shared_text_is_cut_off_where_trl_cuts_it(chosen, rejected):
 )
 def test_a_fault_is_named_by_line_and_field(tmp_path, bad, told):
     with pytest.raises(ImportRefused, match=f"line 2: {told}" if told.startswith("f") else told):
-        take_in(written(tmp_path, RECORDS[0], bad))
+        take_in(file_of(tmp_path, RECORDS[0], bad))
     assert not Project.objects.exists()
 
 
@@ -248,7 +242,7 @@ def real_pairs() -> list[dict[str, Any]]:
 @needs_originals
 def test_real_pairs_in_every_shape_come_in_whole(tmp_path):
     records = real_pairs()
-    (report,) = take_in(written(tmp_path, *records))
+    (report,) = take_in(file_of(tmp_path, *records))
     assert (report.counts["lines"], report.counts["comparisons"]) == (299, 299)
     assert again() == records
     assert Import.objects.get().report["counts"]["rankings"] == 299
