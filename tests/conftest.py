@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import hypothesis
@@ -116,6 +117,14 @@ def database_url() -> str:
         f":{quote(str(database['PASSWORD']), safe='')}" * bool(database["PASSWORD"])
     )
     return f"postgres://{who}@{database['HOST'] or '127.0.0.1'}:{database['PORT'] or 5432}/{database['NAME']}"
+
+
+@pytest.fixture
+def own_data_folder(settings: Any, tmp_path: Path) -> Path:
+    """A folder of the test's own for what Nestbox keeps beside the database."""
+    settings.DATA_DIR = tmp_path / "kept"
+    settings.DATA_DIR.mkdir()
+    return settings.DATA_DIR
 
 
 @pytest.fixture

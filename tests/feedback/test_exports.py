@@ -20,13 +20,7 @@ from feedback.models import Project, Ranking, Snapshot
 from tests import make
 from tests.feedback.sources import OURS
 
-pytestmark = [pytest.mark.django_db, pytest.mark.services]
-
-
-@pytest.fixture(autouse=True)
-def own_data_folder(settings, tmp_path) -> None:
-    settings.DATA_DIR = tmp_path / "kept"
-    settings.DATA_DIR.mkdir()
+pytestmark = [pytest.mark.django_db, pytest.mark.services, pytest.mark.usefixtures("own_data_folder")]
 
 
 def answer(ranks: list[int | None], **fields: Any) -> ExportedRanking:

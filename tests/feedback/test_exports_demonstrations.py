@@ -17,14 +17,7 @@ from feedback.invariants import violations
 from feedback.models import Demonstration, Project, Snapshot
 from tests import make
 
-pytestmark = [pytest.mark.django_db, pytest.mark.services]
-
-
-@pytest.fixture(autouse=True)
-def own_data_folder(settings, tmp_path) -> Path:
-    settings.DATA_DIR = tmp_path / "kept"
-    settings.DATA_DIR.mkdir()
-    return settings.DATA_DIR
+pytestmark = [pytest.mark.django_db, pytest.mark.services, pytest.mark.usefixtures("own_data_folder")]
 
 
 @pytest.fixture

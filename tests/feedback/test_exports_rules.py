@@ -22,14 +22,7 @@ from tests.feedback.sources import ORIGINALS, OURS, needs_originals
 KEY = "ab" * 32
 # What the two fixture files come to, by that key: every database must agree on it.
 IDENTITY = "885c5725353727915c8d8d9f346cec85e27f7de7750d7e855dfc1c7b942e238d"
-pytestmark = [pytest.mark.django_db, pytest.mark.services]
-
-
-@pytest.fixture(autouse=True)
-def own_data_folder(settings, tmp_path) -> Path:
-    settings.DATA_DIR = tmp_path / "kept"
-    settings.DATA_DIR.mkdir()
-    return settings.DATA_DIR
+pytestmark = [pytest.mark.django_db, pytest.mark.services, pytest.mark.usefixtures("own_data_folder")]
 
 
 def written(slug: str = "plant-desk", **choices) -> Snapshot:

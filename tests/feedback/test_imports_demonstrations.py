@@ -23,13 +23,7 @@ from tests.feedback.there_and_back import again, assert_the_same, lines_of, writ
 PROMPT = [{"role": "user", "content": "Name a tree."}]
 OAK = [{"role": "assistant", "content": "An oak."}]
 ACCEPTED = {"annotator_id": "rosa", "verdict": "accepted"}
-pytestmark = [pytest.mark.django_db, pytest.mark.services]
-
-
-@pytest.fixture(autouse=True)
-def own_data_folder(settings, tmp_path) -> None:
-    settings.DATA_DIR = tmp_path / "kept"
-    settings.DATA_DIR.mkdir()
+pytestmark = [pytest.mark.django_db, pytest.mark.services, pytest.mark.usefixtures("own_data_folder")]
 
 
 def take_in(path: Path, slug: str = "again", *, accepted: bool = False, **options: Any):

@@ -27,13 +27,7 @@ SOLVED = {
     "large": {"is_correct": True, "solution": "A: 6"},
     "other": {"is_correct": False, "solution": ""},
 }
-pytestmark = [pytest.mark.django_db, pytest.mark.services]
-
-
-@pytest.fixture(autouse=True)
-def own_data_folder(settings, tmp_path) -> None:
-    settings.DATA_DIR = tmp_path / "kept"
-    settings.DATA_DIR.mkdir()
+pytestmark = [pytest.mark.django_db, pytest.mark.services, pytest.mark.usefixtures("own_data_folder")]
 
 
 def take_in(*paths: Path, slug: str = "sums", **options: Any):

@@ -21,13 +21,7 @@ from tests.feedback.spoiling import assert_each_is_refused
 from tests.feedback.there_and_back import again, assert_the_same, lines_of, written
 
 PROMPT = [{"role": "user", "content": "Name a tree."}]
-pytestmark = [pytest.mark.django_db, pytest.mark.services]
-
-
-@pytest.fixture(autouse=True)
-def own_data_folder(settings, tmp_path) -> None:
-    settings.DATA_DIR = tmp_path / "kept"
-    settings.DATA_DIR.mkdir()
+pytestmark = [pytest.mark.django_db, pytest.mark.services, pytest.mark.usefixtures("own_data_folder")]
 
 
 def take_in(path: Path, slug: str = "again", **options: Any):

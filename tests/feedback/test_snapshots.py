@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from django.conf import settings as django_settings
@@ -22,14 +21,7 @@ from tests.feedback.sources import OURS
 
 # What the two fixture files come to: not a number of our choosing, but one that every database must agree on.
 IDENTITY = "2913954cf033ff25405ba40007474c88cc6e083199be08d061475115a24624b5"
-pytestmark = [pytest.mark.django_db, pytest.mark.services]
-
-
-@pytest.fixture(autouse=True)
-def own_data_folder(settings, tmp_path) -> Path:
-    settings.DATA_DIR = tmp_path / "kept"
-    settings.DATA_DIR.mkdir()
-    return settings.DATA_DIR
+pytestmark = [pytest.mark.django_db, pytest.mark.services, pytest.mark.usefixtures("own_data_folder")]
 
 
 def frozen(project: Project | None = None, **choices) -> Snapshot:
