@@ -249,6 +249,12 @@ class NotDemonstrable(FeedbackError):
     code = "not_demonstrable"
 
 
+class NotRankable(FeedbackError):
+    """Replies that nobody can be asked to rank."""
+
+    code = "not_rankable"
+
+
 class AlikeAlready(FeedbackError):
     """A text that says what another one says already; sent again on purpose it is stored. `likeness`: 0 to 1."""
 

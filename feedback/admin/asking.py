@@ -1,4 +1,4 @@
-"""Asking people to write replies, and to review those of others, from the lists of what can be asked about."""
+"""Asking people to write, rank and review replies, from the lists of what can be asked about."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from feedback import audit, demonstrations, demonstrations_wanted
+from feedback import audit, demonstrations, demonstrations_wanted, rankings_wanted
 from feedback.errors import FeedbackError
-from feedback.models import Dialogue, Project, Prompt, Turn, WorkItem
+from feedback.models import Comparison, Dialogue, Project, Prompt, Turn, WorkItem
 from feedback.pages.access import person
 
 
@@ -36,6 +36,23 @@ def _ask(row: Prompt | Dialogue) -> WorkItem:
         return demonstrations_wanted.ask_for_demonstrations(prompt=row)
     last = row.turns.filter(role=Turn.Role.USER).last()
     return demonstrations_wanted.ask_from_dialogue(dialogue=row, position=last.position if last is not None else -1)
+
+
+@admin.action(description="Ask people to rank the replies")
+def ask_for_rankings(modeladmin: admin.ModelAdmin, request: HttpRequest, rows: QuerySet) -> None:
+    """Of imported dialogues whose replies wait beside each other; what cannot be asked is told."""
+    asked, refused = 0, set()
+    for comparison in Comparison.objects.filter(dialogue__in=rows).select_related("dialogue__project"):
+        try:
+            item = rankings_wanted.ask_about_imported(comparison=comparison)
+        except FeedbackError as err:
+            refused.add(err.message)
+        else:
+            asked += 1
+            audit.record("ranking.asked", project=item.project, actor=person(request), target=item)
+    modeladmin.message_user(request, f"Asked for {asked}.")
+    for why in sorted(refused):
+        modeladmin.message_user(request, why, messages.WARNING)
 
 
 @admin.action(description="Ask people to review the reply")

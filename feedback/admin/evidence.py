@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.text import Truncator
 
-from feedback.admin.asking import ask_for_demonstrations, ask_for_reviews
+from feedback.admin.asking import ask_for_demonstrations, ask_for_rankings, ask_for_reviews
 from feedback.admin.base import (
     EvidenceAdmin,
     EvidenceInline,
@@ -64,7 +64,7 @@ class DialogueAdmin(EvidenceAdmin):
     list_filter = ["project", "kind"]
     list_select_related = ["project", "policy", "prompt"]
     inlines = [TurnInline]
-    actions = [ask_for_demonstrations]
+    actions = [ask_for_demonstrations, ask_for_rankings]
 
     @admin.display(description="opening")
     def opening(self, dialogue: Dialogue) -> str:

@@ -13,7 +13,9 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from feedback import slots
 from feedback.imports.taking_in import import_files
+from feedback.invariants import violations
 from feedback.models import (
     AuditEntry,
     Consent,
@@ -496,3 +498,30 @@ def test_people_are_asked_to_review_imported_replies_from_their_list(root: Clien
         assert f"Asked for {count}." in page
     assert imported.work_items.get().kind == "review"
     assert AuditEntry.objects.filter(action="demonstration.review_asked").count() == 1
+
+
+def test_people_are_asked_to_rank_imported_replies_from_the_list_of_dialogues(root: Client, tmp_path, settings) -> None:
+    settings.DATA_DIR = tmp_path / "kept"
+    settings.DATA_DIR.mkdir()
+    project = make.make_project(answers_per_comparison=2)
+    line = {"instruction": "Name a tree.", "input": ""}
+    paths = [
+        file_of(tmp_path, line | {"response": name}, name=f"{name}_predictions.jsonl") for name in ("fern", "moss")
+    ]
+    import_files(paths, file_format="self-instruct", slug=project.slug)
+    own = make.make_comparison(project, text="Why?").dialogue
+    imported = Dialogue.objects.get(kind="imported")
+    chosen = {"action": "ask_for_rankings", "_selected_action": [own.pk, imported.pk]}
+    page = root.post(address(Dialogue, "changelist"), chosen, follow=True).content.decode()
+    assert "Asked for 1." in page and "Replies that were made here are asked about by themselves" in page
+    item = WorkItem.objects.get(kind="rank")
+    assert (item.comparison, item.wanted) == (imported.comparisons.get(), 2)
+    slot = slots.next_slot(user=make.make_member(project, "alice"), project=project, kind="rank")
+    make.make_ranking(slot, item.comparison, ranks=make.ranks_by_index(item.comparison, [2, 1]))
+    assert item.comparison.rankings.by_people().count() == 1
+    reader = Client()
+    reader.force_login(make.make_member(project, "bob"))
+    held = slots.next_slot(user=User.objects.get(username="bob"), project=project, kind="rank")
+    shown = reader.get(reverse("annotate:work", args=[held.pk])).content.decode()
+    assert "Name a tree." in shown and "moss" in shown
+    assert list(violations()) == []

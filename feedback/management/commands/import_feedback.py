@@ -174,10 +174,9 @@ class Command(BaseCommand):
             self.stdout.write(f"{report.path}: {report.known}; left out.")
             return
         counts = report.counts
-        self.stdout.write(
-            f"{report.path}: {counts['lines']:,} {report.unit}s, {counts['dialogues']:,} dialogues with "
-            f"{counts['openings']:,} openings, {_answers(report)}."
-        )
+        held = f"{counts['dialogues']:,} dialogues with {counts['openings']:,} openings, {_answers(report)}"
+        held = held if counts["dialogues"] else "which stand beside those of another file"
+        self.stdout.write(f"{report.path}: {counts['lines']:,} {report.unit}s, {held}.")
         for note, count in sorted(report.notes.items()):
             self.stdout.write(f"  {note}: {count:,}")
 
@@ -197,6 +196,8 @@ class Command(BaseCommand):
                 "open demonstrations on the overview, and people review these replies. A file that is known to be good "
                 "comes in with --accepted."
             )
+        if counts["comparisons"] and not counts["rankings"]:
+            return "in the admin site's list of dialogues, ask people to rank these replies."
         if not any(counts[name] for name in ("judgements", "rankings", "demonstrations")):
             return "make the prompts active that people shall answer, in the admin site."
         kind = "rules" if counts["judgements"] else "preference" if counts["rankings"] else "demonstrations"
