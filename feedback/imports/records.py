@@ -236,6 +236,12 @@ class Choices:
     split: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def as_json(self) -> dict[str, Any]:
+        """Those that were made, for the import's row."""
+        options = {name: str(value) if isinstance(value, Path) else value for name, value in self.options.items()}
+        made = {"accepted": self.accepted, "split": self.split, **options}
+        return {"said_by_manager": {name: value for name, value in made.items() if value}}
+
     def of(self, record: ImportedDialogue, file_format: str) -> ImportedDialogue:
         """The record with them; whoever accepts is called as the format is."""
         record.split = record.split or self.split

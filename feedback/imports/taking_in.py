@@ -204,7 +204,7 @@ def _take_in(
         prepared = [(report, spools.enter_context(closing(Spool()))) for report in reports]
         for report, spool in prepared:
             _prepare(report, spool, file_format, advance, _others(report.path, paths), choices)
-        _write(prepared, file_format, slug, chosen, created_by)
+        _write(prepared, file_format, slug, chosen, choices, created_by)
 
 
 def _prepare(
@@ -241,6 +241,7 @@ def _write(
     file_format: str,
     slug: str,
     chosen: rules.Chosen,
+    choices: Choices,
     created_by: User | None,
 ) -> None:
     name = slug.replace("-", " ").replace("_", " ").strip().capitalize() or slug
@@ -255,7 +256,7 @@ def _write(
             format=file_format,
             file_name=report.path.name[-255:],
             sha256=report.sha256,
-            report=report.as_json(),
+            report=report.as_json() | choices.as_json(),
             created_by=created_by,
         )
         write(source, spool, ids)

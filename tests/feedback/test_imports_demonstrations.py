@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.urls import reverse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feedback import demonstration_turns, demonstrations_wanted, slots
+from feedback import demonstration_turns, demonstrations_wanted, slots, tasks
 from feedback.errors import ImportRefused, SnapshotEmpty
 from feedback.imports.records import Choices
 from feedback.imports.taking_in import import_files
@@ -132,7 +133,8 @@ def test_without_a_review_it_waits_and_is_not_exported_and_with_accepted_it_is(t
     assert one["texts"][0]["annotator_id"] == "demonstrations"  # the format: the line names nobody
     assert [review["annotator_id"] for review in one["texts"][0]["reviews"]] == ["demonstrations"]
     assert_the_same(first, again(first, tmp_path, "third"))
-    assert Import.objects.get(project__slug="good").report["counts"]["accepted"] == 1
+    report = Import.objects.get(project__slug="good").report
+    assert (report["counts"]["accepted"], report["said_by_manager"]) == (1, {"accepted": True})
     assert AuditEntry.objects.get(action="import.taken_in", project__slug="good").details["accepted"] == 1
 
 
@@ -188,6 +190,17 @@ def test_the_sweep_asks_for_as_many_reviews_as_are_kept_ready(tmp_path):
     assert demonstrations_wanted.keep_reviews_ready(project) == 1  # the last; the fourth was accepted by its source
     assert Demonstration.objects.accepted().count() == 2
     assert list(violations()) == []
+
+
+def test_a_reviewer_reads_an_imported_reply_on_the_page(tmp_path, client):
+    taken_in_open(tmp_path, line(text("A hazel, or <b>a birch</b>.")))
+    tasks.sweep()
+    slot = make.make_review_slot(Demonstration.objects.get())
+    client.force_login(slot.annotator)
+    page = client.get(reverse("annotate:work", args=[slot.pk])).content.decode()
+    assert "Name a tree." in page and "A hazel" in page and "<b>a birch" not in page
+    assert "maria" not in page  # who wrote it is not told
+    assert client.get(reverse("annotate:home")).status_code == 200
 
 
 def test_nobody_is_asked_while_demonstrations_are_closed(tmp_path):

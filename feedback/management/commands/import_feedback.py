@@ -97,8 +97,8 @@ def sum_of(reports: Sequence[FileReport]) -> Counter[str]:
 
 class Command(BaseCommand):
     help = (
-        "Take files of ranked replies or judged dialogues into a project (made when it is missing). Every line of "
-        "every file is read first; then all is written, or nothing. A file that was taken in before is left out."
+        "Take files of ranked or written replies, or of judged dialogues, into a project (made when it is missing). "
+        "Every line of every file is read first; then all is written, or nothing. What came in before is left out."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
