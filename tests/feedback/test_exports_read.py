@@ -12,7 +12,7 @@ from django.core.management import call_command
 
 from feedback.models import Comparison
 from tests import make
-from tests.feedback.sources import ORIGINALS, OURS, needs_originals, read_lines
+from tests.feedback.sources import ORIGINALS, OURS, file_of, needs_originals, read_lines
 
 datasets = pytest.importorskip("datasets", reason="what learning needs is not installed (requirements/learning.txt)")
 pytestmark = [pytest.mark.django_db, pytest.mark.services]
@@ -131,5 +131,39 @@ def train_two_steps(rows: Any, tmp_path: Path) -> list[dict[str, float]]:
         model=LlamaForSequenceClassification(shape), args=settings, train_dataset=rows,
         processing_class=make_tokenizer(),
     )  # fmt: skip
+    trainer.train()
+    return trainer.state.log_history
+
+
+GSM8K = {"question": "How many legs have two hens?", "answer": "2 * 2 = <<2*2=4>>4\n#### 4"}
+
+
+@pytest.mark.slow
+def test_trls_sft_trainer_trains_on_imported_demonstrations_unchanged(tmp_path):
+    source = ORIGINALS / "gsm8k" / "train.dev.jsonl.gz"
+    if not ORIGINALS.is_dir():
+        source = file_of(tmp_path, *(GSM8K | {"question": f"How many legs have {at} hens?"} for at in range(2, 40)))
+    import_them = ["--format=gsm8k", "--project=sums", "--accepted"]
+    call_command("import_feedback", source, *import_them, stdout=StringIO())
+    out = tmp_path / "out"
+    call_command("export", "--project=sums", "--kind=demonstrations", f"--out={out}", stdout=StringIO())
+    rows = load(str(out), tmp_path=tmp_path)["train"]
+    assert rows.column_names[:3] == ["messages", "prompt", "completion"]
+    losses = [entry["loss"] for entry in imitate_two_steps(rows.select(range(16)), tmp_path) if "loss" in entry]
+    assert len(losses) == 2
+    assert all(0 < loss < 10 for loss in losses)
+
+
+def imitate_two_steps(rows: Any, tmp_path: Path) -> list[dict[str, float]]:
+    """The log of TRL's SFTTrainer on a tiny random network."""
+    from trl import SFTConfig, SFTTrainer
+
+    from tests.rewardtrain.tiny import make_llama, make_tokenizer
+
+    settings = SFTConfig(
+        output_dir=str(tmp_path / "trained"), max_steps=2, per_device_train_batch_size=4, logging_steps=1,
+        max_length=512, report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True, bf16=False,
+    )  # fmt: skip
+    trainer = SFTTrainer(model=make_llama(), args=settings, train_dataset=rows, processing_class=make_tokenizer())
     trainer.train()
     return trainer.state.log_history
