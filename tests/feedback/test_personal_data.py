@@ -28,6 +28,7 @@ def test_what_looks_like_it_is_told_by_its_kind(text: str, kinds: list[str]) -> 
         "Why are my basil leaves yellow?",
         "Add 4111111111111112 and 12.",  # no card: its last digit does not fit
         "1111 1111 1111 1111",
+        "A share of 0.4111111111111111.",
         "It has 3.14159265358979 of them, or 1,234,567,890.",
         "From 1914-1918 and 1939-1945.",
         "GB82WEST12345698765433 is no account: its sum is wrong.",
