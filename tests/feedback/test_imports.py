@@ -29,7 +29,7 @@ from feedback.imports.preparing import prepare
 from feedback.imports.reading import Malformed, Problems, parse_object
 from feedback.imports.records import Format, ImportedDialogue
 from feedback.imports.taking_in import import_files, inspect
-from feedback.management.commands import import_feedback
+from feedback.management.commands import _reading
 from feedback.models import AuditEntry, Candidate, Comparison, Import, Project, Prompt, RankEntry, Ranking, Turn
 from feedback.prompts import add_prompt
 from tests import make
@@ -238,7 +238,7 @@ def test_memory_holds_as_many_dialogues_as_their_text_allows(monkeypatch):
 def long_to_write(monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path) -> None:
     """Any file takes longer to write than people may wait; the signs of life lie in a folder of their own."""
     settings.DATA_DIR = tmp_path
-    monkeypatch.setattr(import_feedback, "LONGEST_WAIT", 0)
+    monkeypatch.setattr(_reading, "LONGEST_WAIT", 0)
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="on PostgreSQL nobody waits")
@@ -263,7 +263,7 @@ def test_a_file_that_takes_long_is_taken_when_nestbox_is_stopped():
 @pytest.mark.usefixtures("long_to_write")
 def test_on_postgresql_a_file_is_taken_while_nestbox_runs(monkeypatch):
     heartbeats.touch("beat")
-    monkeypatch.setattr(import_feedback, "connection", SimpleNamespace(vendor="postgresql"))
+    monkeypatch.setattr(_reading, "connection", SimpleNamespace(vendor="postgresql"))
     assert "13 comparisons" in run(PAIRS)
 
 

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from feedback.errors import ImportRefused
 from feedback.imports.corpus import KINDS, CorpusReport, File, files_of, import_corpus
 from feedback.imports.taking_in import no_objection
-from feedback.management.commands.import_feedback import refuse_to_keep_others_waiting
+from feedback.management.commands._reading import reading_bar, refuse_to_keep_others_waiting
 from feedback.management.commands.import_rules import find_project
 
 NAMED = 20  # files that get a line of their own
@@ -54,12 +52,8 @@ class Command(BaseCommand):
 
     def _import(self, files: list[File], *, dry_run: bool, **options: Any) -> list[CorpusReport]:
         """Import behind a progress bar, which only a terminal shows."""
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            size = sum(file.path.stat().st_size for file in files if file.path.is_file())
-            task = bar.add_task("Reading" if dry_run else "Importing", total=size if dry_run else 2 * size)
-            return import_corpus(files, dry_run=dry_run, advance=lambda count: bar.advance(task, count), **options)
+        with reading_bar([file.path for file in files], times=1 if dry_run else 2) as advance:
+            return import_corpus(files, dry_run=dry_run, advance=advance, **options)
 
     def _print(self, reports: Sequence[CorpusReport], slug: str, dry_run: bool) -> None:
         for one in reports[:NAMED]:

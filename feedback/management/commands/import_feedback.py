@@ -4,45 +4,17 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connection
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from config import heartbeats
 from feedback.errors import ImportRefused
 from feedback.imports import FORMATS
 from feedback.imports.file_reports import FileReport
 from feedback.imports.records import Choices
 from feedback.imports.taking_in import import_files, no_objection
 from feedback.imports.tool_fields import BAD, TIE
-
-ROWS_A_SECOND = 40_000  # that SQLite writes on a small machine, and as many…
-CHARACTERS_A_SECOND = 20_000_000  # …where texts are long
-LONGEST_WAIT = 5  # seconds that somebody who saves an answer may have to wait
-
-
-class Sized(Protocol):
-    """What is to be written: about how many rows, and how many characters of text."""
-
-    @property
-    def rows(self) -> int: ...
-
-    @property
-    def characters(self) -> int: ...
-
-
-def refuse_to_keep_others_waiting(reports: Sequence[Sized]) -> None:
-    """Raises ImportRefused when Nestbox runs on SQLite and could save nothing for longer than LONGEST_WAIT."""
-    seconds = sum(one.rows / ROWS_A_SECOND + one.characters / CHARACTERS_A_SECOND for one in reports)
-    if connection.vendor == "sqlite" and seconds > LONGEST_WAIT and heartbeats.alive():
-        raise ImportRefused(
-            "Nestbox is running, and on SQLite nobody can save anything while this is written, which takes about "
-            f"{seconds:,.0f} s. Stop Nestbox first and wait {heartbeats.SECONDS_UNTIL_MISSED:.0f} s, or use "
-            "PostgreSQL; --anyway imports at once and lets everybody wait. Nothing was imported."
-        )
+from feedback.management.commands._reading import reading_bar, refuse_to_keep_others_waiting
 
 
 def chosen_rules(given: Sequence[str]) -> dict[str, str]:
@@ -162,12 +134,8 @@ class Command(BaseCommand):
 
     def _import(self, files: list[Path], *, dry_run: bool, **options: Any) -> list[FileReport]:
         """Import behind a progress bar, which only a terminal shows."""
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            size = sum(path.stat().st_size for path in files if path.is_file())
-            task = bar.add_task("Reading" if dry_run else "Importing", total=size if dry_run else 2 * size)
-            return import_files(files, dry_run=dry_run, advance=lambda count: bar.advance(task, count), **options)
+        with reading_bar(files, times=1 if dry_run else 2) as advance:
+            return import_files(files, dry_run=dry_run, advance=advance, **options)
 
     def _print(self, report: FileReport) -> None:
         if report.known:

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from feedback.errors import ImportRefused
 from feedback.imports.csv_rows import CsvRows
 from feedback.imports.json_records import records_or_lines
 from feedback.imports.reading import Advance, Lines, Problems
 from feedback.imports.text_lines import TextLines, TextParagraphs
-from feedback.management.commands.import_feedback import refuse_to_keep_others_waiting
+from feedback.management.commands._reading import reading_bar, refuse_to_keep_others_waiting
 from feedback.prompt_imports import (
     MOST_BY_ONE_AUTHOR,
     SHARED_PREFIX,
@@ -98,16 +96,13 @@ class Command(BaseCommand):
         files: list[Path] = options["files"]
         if not files and not options["dataset"]:
             raise ImportRefused("Name a file, or a dataset with --dataset.")
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("Importing", total=2 * sum(path.stat().st_size for path in files if path.is_file()))
+        with reading_bar(files, times=2) as advance:
             return import_prompts(
                 self._sources(options),
                 slug=options["project"],
                 settings=self._settings(options),
                 dry_run=options["dry_run"],
-                advance=lambda count: bar.advance(task, count),
+                advance=advance,
                 before_writing=(lambda reports: None) if options["anyway"] else refuse_to_keep_others_waiting,
             )
 
