@@ -6,37 +6,25 @@ token can be spelled. It writes nothing, reports to nobody, and leaves network a
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import inspect
 import math
-import random
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
-import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, RLOOConfig, RLOOTrainer
 
 from rewardtrain.algorithms import DpoSettings, RlooSettings
 from rewardtrain.chat import encode_prompt, encode_reply
 from rewardtrain.drawing import Drawer, figures
-from rewardtrain.errors import NothingToLearn, TrainingDiverged
-from rewardtrain.hyperparameters import learning_rate_share
-from rewardtrain.lora import has_lora, trainable_parameters, without_wrapper
+from rewardtrain.errors import NothingToLearn
+from rewardtrain.lora import has_lora
 from rewardtrain.losses import comparison_pairs
-from rewardtrain.optimizer import adamw
 from rewardtrain.policy import Policy, ReferencePolicy
 from rewardtrain.reward_training import RankedComparison
 from rewardtrain.rollouts import Advice, LedgerEntry, Prompt, Reward, Rollout, ledger_entries
-from rewardtrain.training_state import check_finite
-
-OnStep = Callable[[int, int, Mapping[str, float]], object]
-"""Told (steps done, steps in all, figures)."""
+from rewardtrain.trl_border import OnStep, Quiet, Told, lent, optimizer_and_schedule, run_trainer, trainer_arguments
 
 
 @dataclass(frozen=True)
@@ -49,17 +37,10 @@ class TrlResult:
     pairs_left_out: int = 0
 
 
-class _Quiet:
-    """What both trainers leave out."""
-
-    def _send_telemetry(self) -> None:
-        """Nothing is sent."""
-
-
 # RLOO
 
 
-class _Rloo(_Quiet, RLOOTrainer):
+class _Rloo(Quiet, RLOOTrainer):
     """TRL's trainer with our drawing: its prompts are places in ours, written as numbers."""
 
     drawer: Drawer
@@ -116,10 +97,10 @@ def train_by_rloo(
             on_step(step // settings.steps_per_update, settings.updates, _rloo_figures(trainer.rollout, logs, settings))
 
     on_begin(settings.updates)
-    with _lent(policy, settings.seed) as (folder, tokenizer):
+    with lent(policy, settings.seed) as (folder, tokenizer):
         accumulated = settings.minibatch_size // settings.samples_per_forward
         args = RLOOConfig(
-            **_arguments(policy, folder, settings.seed, settings.max_grad_norm),
+            **trainer_arguments(policy, folder, settings.seed, settings.max_grad_norm),
             max_steps=settings.updates * settings.steps_per_update,
             per_device_train_batch_size=settings.samples_per_forward,
             gradient_accumulation_steps=accumulated,
@@ -139,13 +120,13 @@ def train_by_rloo(
             args=args,
             train_dataset=Dataset.from_dict({"prompt": [str(place) for place in places]}),
             processing_class=tokenizer,
-            callbacks=[_Told(told)],
-            optimizers=_optimizer(
+            callbacks=[Told(told)],
+            optimizers=optimizer_and_schedule(
                 policy, settings, args.max_steps, settings.warmup_updates * settings.steps_per_update
             ),
         )
         trainer.drawer, trainer.on_drawn = drawer, drawn
-        _train(trainer, policy)
+        run_trainer(trainer, policy)
     return TrlResult(samples=settings.updates * settings.samples_per_update, optimizer_tokens=tokens)
 
 
@@ -165,7 +146,7 @@ def _rloo_figures(rollout: Rollout, logs: Mapping[str, float], settings: RlooSet
 DPO_ADVICE = Advice(unit="step", far=("beta",), alike=("beta",))
 
 
-class _Dpo(_Quiet, DPOTrainer):
+class _Dpo(Quiet, DPOTrainer):
     """TRL's trainer on rows that are token ids already."""
 
     tokens = 0  # of replies, that gradients came from
@@ -250,9 +231,9 @@ def train_by_dpo(
         on_step(step, steps, {**_dpo_figures(logs), **seen})
 
     on_begin(steps)
-    with _lent(policy, settings.seed) as (folder, tokenizer):
+    with lent(policy, settings.seed) as (folder, tokenizer):
         args = DPOConfig(
-            **_arguments(policy, folder, settings.seed, settings.max_grad_norm),
+            **trainer_arguments(policy, folder, settings.seed, settings.max_grad_norm),
             max_steps=steps,
             per_device_train_batch_size=settings.pairs_per_forward,
             gradient_accumulation_steps=settings.pairs_per_step // settings.pairs_per_forward,
@@ -265,10 +246,10 @@ def train_by_dpo(
             args=args,
             train_dataset=Dataset.from_list([vars(pair) for pair in pairs]),
             processing_class=tokenizer,
-            callbacks=[_Told(told)],
-            optimizers=_optimizer(policy, settings, steps, round(settings.warmup_share * steps)),
+            callbacks=[Told(told)],
+            optimizers=optimizer_and_schedule(policy, settings, steps, round(settings.warmup_share * steps)),
         )
-        _train(trainer, policy)
+        run_trainer(trainer, policy)
     return TrlResult(samples=0, optimizer_tokens=trainer.tokens, pairs=len(pairs), pairs_left_out=left_out)
 
 
@@ -284,105 +265,3 @@ def _dpo_figures(logs: Mapping[str, float]) -> dict[str, float]:
         "ppo/gradient_norm": logs["grad_norm"],
         "ppo/learning_rate": logs["learning_rate"],
     }
-
-
-# Both
-
-
-class _Told(TrainerCallback):
-    """Passes every optimiser step on. What `told` raises ends the training: a lease that was lost, a divergence."""
-
-    def __init__(self, told: Callable[[int, Mapping[str, float]], object]):
-        self.told = told
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
-        if "loss" not in logs:
-            return  # the summary at the end
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(logs[name]):
-                raise TrainingDiverged(f"At step {state.global_step} {name} was {logs[name]}. Lower learning_rate.")
-        self.told(state.global_step, logs)
-
-
-def _arguments(policy: Policy, folder: str, seed: int, max_grad_norm: float) -> dict[str, Any]:
-    """What both are told alike: nothing is written, nothing is sent, every step is heard of."""
-    return {
-        "output_dir": folder,
-        "seed": seed % 2**31,
-        "max_grad_norm": max_grad_norm,
-        "use_cpu": policy.device.type == "cpu",
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "disable_dropout": True,
-        "remove_unused_columns": False,
-        "save_strategy": "no",
-        "eval_strategy": "no",
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # a loss that is no number must be seen
-        "report_to": [],
-        "push_to_hub": False,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-    }
-
-
-def _optimizer(policy: Policy, settings: RlooSettings | DpoSettings, steps: int, warmup: int) -> tuple[Any, Any]:
-    """The optimiser and schedule that PPO has."""
-    parameters = trainable_parameters(policy)
-    optimizer = adamw(parameters, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
-
-    def share(step: int) -> float:
-        return learning_rate_share(
-            min(step, steps - 1), steps, warmup=warmup, schedule=settings.schedule,
-            final=settings.final_learning_rate_share,
-        )  # fmt: skip
-
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-
-
-def _train(trainer: Any, policy: Policy) -> None:
-    parameters = trainable_parameters(policy)
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    check_finite(parameters)
-
-
-@contextlib.contextmanager
-def _lent(policy: Policy, seed: int) -> Iterator[tuple[str, Any]]:
-    """A folder that goes away and a copy of the tokenizer, while TRL has the network.
-
-    TRL replaces the network's forward and writes into its configurations (a padding token, no cache); both are put
-    back, and so are the random generators that it seeds.
-    """
-    network = policy.network
-    inner = without_wrapper(network)
-    configs = [inner.config, inner.config.get_text_config(), inner.generation_config]
-    values = [dict(vars(config)) for config in configs]
-    kept = random.getstate(), numpy.random.get_state()
-    positions = network.register_forward_pre_hook(_count_positions(inner), with_kwargs=True)
-    policy.eval()
-    try:
-        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
-            yield folder, copy.deepcopy(policy.tokenizer)
-    finally:
-        positions.remove()
-        inner.__dict__.pop("forward", None)
-        for config, own in zip(configs, values, strict=True):
-            vars(config).clear()
-            vars(config).update(own)
-        random.setstate(kept[0])
-        numpy.random.set_state(kept[1])
-        policy.eval()
-
-
-def _count_positions(network: Any) -> Callable[..., Any]:
-    """Positions for rows that are padded at the left, which TRL leaves to the network to guess."""
-    takes = "position_ids" in inspect.signature(network.forward).parameters
-
-    def before(module: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        mask = given.get("attention_mask")
-        if takes and mask is not None and given.get("position_ids") is None:
-            given["position_ids"] = (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
-        return args, given
-
-    return before
