@@ -11,6 +11,7 @@ from typing import Any
 
 from rewardtrain.hyperparameters import (
     CHECKPOINT_SECONDS,
+    LONGEST_REPLY,
     SCHEDULES,
     InvalidSettings,
     LoraSettings,
@@ -20,12 +21,14 @@ from rewardtrain.hyperparameters import (
     _not_negative,
     _one_of,
     _positive,
+    _problems_of_corpus,
     _shares,
 )
 
-PPO, RLOO, DPO, BEST_OF_N = "ppo", "rloo", "dpo", "best-of-n"
-TITLES = {PPO: "PPO", RLOO: "RLOO", DPO: "DPO", BEST_OF_N: "Best of n"}
-ALGORITHMS = tuple(TITLES)
+PPO, RLOO, DPO, BEST_OF_N, SFT = "ppo", "rloo", "dpo", "best-of-n", "sft"
+TITLES = {PPO: "PPO", RLOO: "RLOO", DPO: "DPO", BEST_OF_N: "Best of n", SFT: "SFT"}
+ALGORITHMS = (PPO, RLOO, DPO, BEST_OF_N)
+"""What learns from people's judgements; SFT learns from the replies that they wrote."""
 RESUMABLE = (PPO, BEST_OF_N)
 COMPUTING = {"device": "cpu", "dtype": "float32", "mixed_precision": "off", "processes": 1}
 """How every algorithm but PPO computes, whatever the machine has: there is nothing to choose."""
@@ -201,9 +204,50 @@ class BestOfNSettings(DrawingSettings):
         return super().as_drawn(tokens_per_forward=self.tokens_per_forward, **more)
 
 
-AnySettings = PpoSettings | RlooSettings | DpoSettings | BestOfNSettings
+@dataclass(frozen=True)
+class SftSettings(LearningSettings):
+    """Supervised fine-tuning on accepted demonstrations, by TRL's SFTTrainer (InstructGPT's first step).
+
+    epochs           passes over the demonstrations, unless `steps` says how many optimiser steps to take
+    rows_per_step    demonstrations, or pieces of the corpus, that an optimiser step learns from
+    rows_per_forward  how many of them go through the network at once; only memory depends on it
+    max_reply_tokens  a longer reply is learned up to there, and without its end
+    corpus           a file of plain text to learn from as well: every token of it, in pieces of `corpus_tokens`
+    corpus_share     share of the learned tokens that come from it
+    probes           how often it is measured on the way: held-out demonstrations, and replies of its own, of which
+                     there are `samples_per_probe`
+    """
+
+    epochs: float = 2.0
+    steps: int = 0
+    rows_per_step: int = 16
+    rows_per_forward: int = 16
+    warmup_share: float = 0.1
+    max_reply_tokens: int = LONGEST_REPLY
+    corpus: str = ""
+    corpus_share: float = 0.1
+    corpus_tokens: int = 256
+    probes: int = 4
+    samples_per_probe: int = 32
+
+    def problems(self) -> list[str]:
+        found = super().problems() + _positive(
+            self, "epochs", "rows_per_step", "rows_per_forward", "max_reply_tokens", "probes", "samples_per_probe"
+        )
+        found += _not_negative(self, "steps") + _shares(self, "warmup_share")
+        return found + _problems_of_corpus(self) + _divided(self, "rows_per_step", "rows_per_forward")
+
+    def as_drawn(self) -> PpoSettings:
+        """How PPO's code draws and checks the probes."""
+        return PpoSettings(
+            samples_per_update=self.samples_per_probe, minibatch_size=1, seed=self.seed, sampling=self.sampling,
+            divergence_kl_nats=self.divergence_kl_nats, collapse_distinct_rate=self.collapse_distinct_rate,
+        )  # fmt: skip
+
+
+AnySettings = PpoSettings | RlooSettings | DpoSettings | BestOfNSettings | SftSettings
 CLASSES: dict[str, type[AnySettings]] = {
-    PPO: PpoSettings, RLOO: RlooSettings, DPO: DpoSettings, BEST_OF_N: BestOfNSettings
+    PPO: PpoSettings, RLOO: RlooSettings, DPO: DpoSettings, BEST_OF_N: BestOfNSettings, SFT: SftSettings
 }  # fmt: skip
 DRAWN = (
     "updates", "samples_per_update", "samples_per_prompt", "divergence_kl_nats", "collapse_distinct_rate",
@@ -226,9 +270,24 @@ def algorithm_of(chosen: Mapping[str, Any]) -> str:
     Raises  InvalidSettings for a name nobody knows
     """
     named = chosen.get("algorithm", PPO)
-    if named not in ALGORITHMS:
-        raise InvalidSettings([f"Set algorithm to one of {', '.join(ALGORITHMS)} (it is {named!r})."])
+    if named not in CLASSES:
+        raise InvalidSettings([f"Set algorithm to one of {', '.join(CLASSES)} (it is {named!r})."])
     return str(named)
+
+
+def learns_from_demonstrations(chosen: Mapping[str, Any]) -> bool:
+    """Whether a policy's settings ask for what people wrote: SFT, or PPO that mixes it in."""
+    named = chosen.get("algorithm", PPO)
+    return named == SFT or (named == PPO and _is_mixed_in(chosen))
+
+
+def needs_demonstrations(chosen: Mapping[str, Any]) -> bool:
+    """Whether it cannot do without them: PPO may mix in a corpus alone."""
+    return learns_from_demonstrations(chosen) and not (_is_mixed_in(chosen) and chosen.get("corpus"))
+
+
+def _is_mixed_in(chosen: Mapping[str, Any]) -> bool:
+    return chosen.get("algorithm", PPO) == PPO and bool(chosen.get("ptx_coef", 0))
 
 
 def title_of(named: str | None) -> str:

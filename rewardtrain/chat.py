@@ -217,6 +217,11 @@ def encode_rule(tokenizer: Tokenizer, wording: str) -> list[int]:
     return _plain_ids(tokenizer, f"\nRule: {_harmless(tokenizer, wording)}\n")
 
 
+def encode_document(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of plain text that is nobody's turn, ending with the end-of-sequence token."""
+    return _ending(_plain_ids(tokenizer, _harmless(tokenizer, text)), tokenizer, with_eos=True)
+
+
 def _ending(ids: list[int], tokenizer: Tokenizer, with_eos: bool) -> list[int]:
     return [*ids, int(tokenizer.eos_token_id)] if with_eos and tokenizer.eos_token_id is not None else ids
 

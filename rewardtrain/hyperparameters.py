@@ -149,6 +149,15 @@ def _problems_of_computing(settings: Any) -> list[str]:
     return found
 
 
+def _problems_of_corpus(settings: Any) -> list[str]:
+    found = []
+    if not 0 < settings.corpus_share < 1:
+        found.append(f"Set corpus_share above 0 and below 1 (it is {settings.corpus_share}).")
+    if settings.corpus_tokens < SHORTEST_PIECE:
+        found.append(f"Set corpus_tokens to {SHORTEST_PIECE} or more (it is {settings.corpus_tokens}).")
+    return found
+
+
 @dataclass(frozen=True)
 class SamplingSettings(Settings):
     """How replies are drawn. temperature 0 takes the likeliest token; top_p 1 and top_k 0 leave the choice whole."""
@@ -208,6 +217,8 @@ CREDITS = ("token", "reply")
 DEVICE = r"cpu|cuda(:\d+)?"
 MOST_PROCESSES = 64
 CHECKPOINT_SECONDS = 120.0
+LONGEST_REPLY = 256  # tokens of a demonstration that are learned
+SHORTEST_PIECE = 8  # tokens of a corpus that are learned together
 
 
 @dataclass(frozen=True)
@@ -382,6 +393,10 @@ class PpoSettings(Settings):
     rule_weight      of what rules pay beside the preference, both in standard deviations; 0: no rule is asked about
     probe_share      share of an update's prompts that probe a rule, where people have probed any: each opening at
                      most once an update
+    ptx_coef         how much the loss on demonstrations and corpus weighs beside PPO's own, each a mean over its tokens
+                     (PPO-ptx, arXiv:2203.02155); 0: nothing is mixed in
+    ptx_rows         demonstrations, or pieces of the corpus, that are mixed into each minibatch
+    corpus, corpus_share, corpus_tokens  as of SFT
     dtype, mixed_precision, gradient_checkpointing, processes  as of the reward model; drawing and updating use the same
                      precision
     """
@@ -420,6 +435,11 @@ class PpoSettings(Settings):
     reward_clip: float = 5.0
     rule_weight: float = 1.0
     probe_share: float = 0.5
+    ptx_coef: float = 0.0
+    ptx_rows: int = 16
+    corpus: str = ""
+    corpus_share: float = 0.1
+    corpus_tokens: int = 256
     share_prefix: bool = True
     dtype: str = "float32"
     mixed_precision: str = "off"
@@ -439,13 +459,14 @@ class PpoSettings(Settings):
         found = _positive(
             self, "updates", "samples_per_update", "samples_per_prompt", "passes", "minibatch_size",
             "tokens_per_forward", "learning_rate", "max_grad_norm", "clip_range", "value_clip_range",
-            "kl_target_nats", "kl_horizon_samples", "pass_kl_limit", "divergence_kl_nats", "reward_clip",
+            "kl_target_nats", "kl_horizon_samples", "pass_kl_limit", "divergence_kl_nats", "reward_clip", "ptx_rows",
         )  # fmt: skip
         found += _not_negative(
             self, "warmup_updates", "weight_decay", "value_coef", "value_learning_rate", "entropy_coef", "kl_coef",
             "length_penalty", "length_free_tokens", "malformed_penalty", "repetition_penalty", "checkpoint_seconds",
-            "rule_weight",
+            "rule_weight", "ptx_coef",
         )  # fmt: skip
+        found += _problems_of_corpus(self)
         found += _shares(
             self, "gamma", "gae_lambda", "final_learning_rate_share", "collapse_distinct_rate", "probe_share"
         )

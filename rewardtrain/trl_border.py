@@ -58,7 +58,6 @@ def trainer_arguments(policy: Policy, folder: str, seed: int, max_grad_norm: flo
         "use_cpu": policy.device.type == "cpu",
         "bf16": False,
         "gradient_checkpointing": False,
-        "disable_dropout": True,
         "remove_unused_columns": False,
         "save_strategy": "no",
         "eval_strategy": "no",

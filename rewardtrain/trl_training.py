@@ -101,6 +101,7 @@ def train_by_rloo(
         accumulated = settings.minibatch_size // settings.samples_per_forward
         args = RLOOConfig(
             **trainer_arguments(policy, folder, settings.seed, settings.max_grad_norm),
+            disable_dropout=True,
             max_steps=settings.updates * settings.steps_per_update,
             per_device_train_batch_size=settings.samples_per_forward,
             gradient_accumulation_steps=accumulated,
@@ -234,6 +235,7 @@ def train_by_dpo(
     with lent(policy, settings.seed) as (folder, tokenizer):
         args = DPOConfig(
             **trainer_arguments(policy, folder, settings.seed, settings.max_grad_norm),
+            disable_dropout=True,
             max_steps=steps,
             per_device_train_batch_size=settings.pairs_per_forward,
             gradient_accumulation_steps=settings.pairs_per_step // settings.pairs_per_forward,
