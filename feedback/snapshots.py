@@ -60,6 +60,16 @@ class RankedRow:
     late: bool
 
 
+@dataclass(frozen=True)
+class DemonstratedRow:
+    """One accepted demonstration of a snapshot, as training reads it."""
+
+    key: str
+    split: str
+    prompt: Messages
+    completion: Messages
+
+
 def snapshots_folder() -> Path:
     """Where written snapshots lie, made when missing."""
     folder = Path(settings.DATA_DIR) / "snapshots"
@@ -487,3 +497,20 @@ def _ranked_rows(comparison: dict[str, Any]) -> Iterator[RankedRow]:
             seconds=answer["seconds"],
             late=answer["late"],
         )
+
+
+def demonstrated_rows(snapshot: Snapshot, splits: tuple[str, ...] = files.SPLITS) -> Iterator[DemonstratedRow]:
+    """Every demonstration of a written snapshot, in the order of its files, one line in memory at a time.
+
+    Raises  SnapshotUnusable when it holds something else, is not written, was withdrawn, or its files have changed
+    """
+    if snapshot.kind != Snapshot.Kind.DEMONSTRATIONS:
+        raise SnapshotUnusable(
+            f"This snapshot holds {snapshot.kind}, not demonstrations. Freeze one of kind demonstrations."
+        )
+    folder = require_usable(snapshot)
+    for split in splits:
+        with (folder / LAYOUTS[snapshot.kind].folder / f"{split}.jsonl").open(encoding="utf-8") as lines:
+            for line in lines:
+                one = json.loads(line)
+                yield DemonstratedRow(one["demonstration_id"], one["split"], one["prompt"], one["completion"])

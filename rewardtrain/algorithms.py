@@ -270,7 +270,7 @@ def algorithm_of(chosen: Mapping[str, Any]) -> str:
     Raises  InvalidSettings for a name nobody knows
     """
     named = chosen.get("algorithm", PPO)
-    if named not in CLASSES:
+    if named not in tuple(CLASSES):
         raise InvalidSettings([f"Set algorithm to one of {', '.join(CLASSES)} (it is {named!r})."])
     return str(named)
 

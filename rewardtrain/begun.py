@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from feedback.models import ModelVersion, PromptGroup, Rule
-from rewardtrain.algorithms import CLASSES, AnySettings, DpoSettings, algorithm_of, read_settings
+from rewardtrain.algorithms import CLASSES, AnySettings, DpoSettings, SftSettings, algorithm_of, read_settings
 from rewardtrain.models import TrainingRun
 from rewardtrain.probe_openings import Cut, probe_cuts, rules_in_force
 from rewardtrain.reward_terms import are_rules_off, reward_model_of, rule_model_of
@@ -42,7 +42,7 @@ class Begun:
             return cls._kept(run, kept)
         chosen = dict(run.hyperparameters)
         named, rule_model_named = chosen.pop("reward_model", None), chosen.pop("rule_model", None)
-        settings = _policy_settings(run, chosen)
+        settings = policy_settings(run, chosen)
         reward_model = reward_model_of(run, named, settings)
         rules = rules_in_force(run.project)
         rule_model = rule_model_of(run, rule_model_named, settings, rules)
@@ -90,12 +90,12 @@ class Begun:
 
 
 def _probe_cuts(run: TrainingRun, settings: AnySettings, rules: list[Rule]) -> list[Cut]:
-    if isinstance(settings, DpoSettings) or not settings.probe_share:
+    if isinstance(settings, DpoSettings | SftSettings) or not settings.probe_share:
         return []
     return probe_cuts(run.project, PromptGroup.Split.TRAIN, rules)
 
 
-def _policy_settings(run: TrainingRun, chosen: dict[str, Any]) -> AnySettings:
+def policy_settings(run: TrainingRun, chosen: dict[str, Any]) -> AnySettings:
     """The run's settings; what it does not say about sampling is the project's own."""
     sampling = {"temperature": run.project.temperature, "max_new_tokens": run.project.max_new_tokens}
     return read_settings({"seed": run.seed, **chosen, "sampling": {**sampling, **chosen.get("sampling", {})}})

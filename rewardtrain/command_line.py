@@ -14,7 +14,7 @@ from django.utils import timezone
 from feedback import snapshots
 from feedback.errors import FeedbackError
 from feedback.models import Project, QueuedWork, Snapshot
-from rewardtrain import run_figures, runs
+from rewardtrain import demonstrations_to_learn, run_figures, runs
 from rewardtrain.algorithms import ALGORITHMS, why_not_resumable
 from rewardtrain.errors import CheckpointNotWritten, LearningError
 from rewardtrain.models import MetricPoint, TrainingRun
@@ -74,6 +74,15 @@ def take_snapshot(project: Project) -> Snapshot:
     """A snapshot of the project as it is now, written in this process."""
     try:
         return snapshots.write_now(snapshots.freeze(project=project, kind="preference", ring=False))
+    except FeedbackError as err:
+        raise CommandError(err.message) from err
+
+
+def take_demonstrations(project: Project, chosen: dict[str, Any]) -> Snapshot | None:
+    """A snapshot of what people wrote, written in this process, where a policy's settings ask for it."""
+    try:
+        frozen = demonstrations_to_learn.freeze(project=project, policy_settings=chosen, ring=False)
+        return None if frozen is None else snapshots.write_now(frozen)
     except FeedbackError as err:
         raise CommandError(err.message) from err
 

@@ -37,6 +37,12 @@ class NothingToLearn(LearningError):
     code = "nothing_to_learn"
 
 
+class CorpusRefused(LearningError):
+    """A file of plain text that is not there, or cannot be read as one. The message names the line."""
+
+    code = "corpus_refused"
+
+
 class CheckpointError(LearningError):
     """A checkpoint that cannot be written or used."""
 

@@ -46,6 +46,14 @@ class Round(models.Model):
     policy_before = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
     policy_after = models.ForeignKey(ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
     snapshot = models.ForeignKey(Snapshot, null=True, blank=True, on_delete=models.PROTECT, related_name="rounds")
+    demonstrations = models.ForeignKey(
+        Snapshot,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="What people wrote, where its policy learns from that.",
+    )
     gate_report = models.JSONField(
         default=dict, blank=True, help_text='{"passed": bool, "lines": [...], "samples": [...]}'
     )
@@ -120,6 +128,14 @@ class TrainingRun(QueuedWork):
     round = models.ForeignKey(Round, null=True, blank=True, on_delete=models.PROTECT, related_name="runs")
     snapshot = models.ForeignKey(
         Snapshot, null=True, blank=True, on_delete=models.PROTECT, related_name="training_runs"
+    )
+    demonstrations = models.ForeignKey(
+        Snapshot,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="What people wrote, where it is learned from: by SFT, or mixed into PPO.",
     )
     parent = models.ForeignKey(
         ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="runs_from_here"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from rewardtrain import alternatives
-from rewardtrain.algorithms import PPO, algorithm_of
+from rewardtrain import alternatives, sft_run
+from rewardtrain.algorithms import PPO, SFT, algorithm_of
 from rewardtrain.begun import Begun
+from rewardtrain.demonstrations_to_learn import mixed_into
 from rewardtrain.hyperparameters import PpoSettings
 from rewardtrain.models import TrainingRun
 from rewardtrain.probe_openings import openings_at
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 def improve_policy(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outcome:
     """A better policy from the one that serves, by the algorithm the run names; what it cost is in the result."""
     algorithm, began = algorithm_of(run.hyperparameters), time.process_time()
-    outcome = _improve_by_ppo(run, reporter, team) if algorithm == PPO else alternatives.improve_policy(run, reporter)
+    if algorithm == PPO:
+        outcome = _improve_by_ppo(run, reporter, team)
+    elif algorithm == SFT:
+        outcome = sft_run.learn_demonstrations(run, reporter)
+    else:
+        outcome = alternatives.improve_policy(run, reporter)
     (seconds,) = team.sums([time.process_time() - began])
     outcome.result.update(algorithm=algorithm, cpu_seconds=round(seconds, 1))
     return outcome
@@ -54,12 +60,14 @@ def _improve_by_ppo(run: TrainingRun, reporter: Silent, team: Team) -> Outcome:
     rewards = paying_terms(
         begun, reward_model.scores, policy, prompts, by_token=by_token, keep=reporter.keep, team=team
     )
+    mixed_in = mixed_into(run, policy, settings, reporter)
     trained = ppo.train_policy(
         prompts,
         policy=policy,
         ref_policy=ref_policy,
         rewards=rewards,
         settings=settings,
+        mixed_in=mixed_in,
         on_begin=reporter.begin,
         on_step=lambda step: reporter.step(step.step, step.steps, ppo_figures(step)),
         ledger=lambda entries: reporter.ledger([ledger_row(run, entry) for entry in entries]),
@@ -78,6 +86,9 @@ def _improve_by_ppo(run: TrainingRun, reporter: Silent, team: Team) -> Outcome:
         "samples": trained.samples,
         "dialogues_cut": trained.dialogues_cut,
         "turns_cut": trained.turns_cut,
+        "mixed_in": {"demonstrations": len(mixed_in.demonstrations), "pieces": len(mixed_in.pieces)}
+        if mixed_in
+        else None,
         "kl_nats": trained.kl_nats,
         "credit_rate": trained.steps[-1].credit_rate,
         "optimizer_tokens": sum(
@@ -107,5 +118,6 @@ def ppo_figures(step: ppo.PpoStep) -> dict[str, float]:
         "credit_rate": step.credit_rate,
         **step.terms,
         **step.followed,
+        **step.mixed_in,
     }
     return {f"ppo/{name}": value for name, value in named.items()}

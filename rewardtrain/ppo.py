@@ -15,6 +15,7 @@ from rewardtrain.advantages import gae
 from rewardtrain.chat import EncodedPrompt
 from rewardtrain.credit import paid_by_token
 from rewardtrain.errors import NothingToLearn, TrainingDiverged
+from rewardtrain.examples import Example, Mixture
 from rewardtrain.hyperparameters import PpoSettings, learning_rate_share
 from rewardtrain.kl import KlController, kl_controller, token_kl
 from rewardtrain.lora import REWARD, trainable_parameters
@@ -78,6 +79,7 @@ class PpoStep:
     passes: int
     samples: int  # drawn so far
     followed: dict[str, float] = field(default_factory=dict)  # mean chances that rules were followed, by name
+    mixed_in: dict[str, float] = field(default_factory=dict)  # PPO-ptx: the loss on what was mixed in, nats a token
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -115,10 +117,12 @@ class UpdateStatistics:
     gradient_norm: float = 0.0
     optimizer_steps: int = 0
     passes: int = 0
+    ptx_loss: float = 0.0
+    ptx_tokens: float = 0
 
     def sum_over(self, team: Team) -> None:
         """Make of each process's sums those of all; the others are the same everywhere."""
-        names = ("loss_tokens", "policy_loss", "value_loss", "clipped", "entropy")
+        names = ("loss_tokens", "policy_loss", "value_loss", "clipped", "entropy", "ptx_loss", "ptx_tokens")
         for name, value in zip(names, team.sums(getattr(self, name) for name in names), strict=True):
             setattr(self, name, value)
 
@@ -130,6 +134,7 @@ def train_policy(
     ref_policy: ReferencePolicy,
     rewards: Sequence[Reward],
     settings: PpoSettings,
+    mixed_in: Mixture | None = None,
     on_begin: Callable[[int, int], object] = lambda steps, done: None,
     on_step: Callable[[PpoStep], object] = lambda step: None,
     ledger: Callable[[list[LedgerEntry]], object] = lambda entries: None,
@@ -141,6 +146,7 @@ def train_policy(
     prompts     dialogues that end where a reply is wanted; each update takes the next ones of a shuffled round, of
                 probe openings (`rule_term.ProbeOpening`) and others as `probe_share` says
     ref_policy  from `reference_policy(policy)`, taken before the first update
+    mixed_in    demonstrations and a corpus that are said word for word beside it, where `ptx_coef` asks for that
     on_begin    told once how many updates there will be, and how many were done before the run was resumed
     on_step     told of every update as it ends, before its state is saved
     ledger      given the update's samples, each with every term of its reward
@@ -153,6 +159,11 @@ def train_policy(
     settings.validate()
     if not prompts or not rewards:
         raise NothingToLearn("PPO needs at least one prompt and one reward.")
+    if settings.ptx_coef and not (mixed_in and len(mixed_in)):
+        raise NothingToLearn(
+            "PPO-ptx mixes in demonstrations or a corpus, and there are none. "
+            "Have some accepted, name a corpus, or set ptx_coef to 0."
+        )
     encoded = [encode_for_sampling(policy, policy.tokenizer, prompt, settings.sampling) for prompt in prompts]
     parameters = trainable_parameters(policy)
     value_rate = value_learning_rate(policy, settings)
@@ -167,7 +178,7 @@ def train_policy(
     policy.eval()  # no dropout: the update must see the policy that drew
     steps: list[PpoStep] = []
     if keeper is not None:
-        identity = _identity(policy, ref_policy, encoded, rewards, settings)
+        identity = _identity(policy, ref_policy, encoded, rewards, settings, mixed_in)
         steps = team.first_then_others(lambda: _resume(keeper, policy, optimizer, kl_control, identity))
     on_begin(settings.updates, len(steps))
     for step in range(len(steps), settings.updates):
@@ -186,7 +197,7 @@ def train_policy(
         check_rollout(rollout, step, settings)
         # 5 update
         learning_rate = _set_learning_rate(optimizer, step, settings)
-        statistics = update(policy, optimizer, parameters, rollout, settings, step, team)
+        statistics = update(policy, optimizer, parameters, rollout, settings, step, team, mixed_in)
         # 6 log
         done = _summary(rollout, statistics, kl_control, settings, step, learning_rate)
         ledger(ledger_entries(rollout, kl_control.kl_coef, step))
@@ -215,6 +226,7 @@ def _identity(
     encoded: Sequence[EncodedPrompt],
     rewards: Sequence[Reward],
     settings: PpoSettings,
+    mixed_in: Mixture | None,
 ) -> dict[str, Any]:
     """What the trained weights follow from; what a scorer is, only its caller can say."""
     return {
@@ -224,7 +236,11 @@ def _identity(
         "reference": weights_hash(ref_policy.policy, leave_out=f".{REWARD}."),
         "prompts": data_hash(one.ids for one in encoded),
         "rewards": [one.identity() for one in rewards],
-    }
+    } | ({"mixed in": _data_of(mixed_in)} if mixed_in else {})
+
+
+def _data_of(mixed_in: Mixture) -> str:
+    return data_hash([one.start, *one.ids] for one in [*mixed_in.demonstrations, *mixed_in.pieces])
 
 
 def _state(
@@ -280,13 +296,15 @@ def update(
     settings: PpoSettings,
     step: int,
     team: Team = ALONE,
+    mixed_in: Mixture | None = None,
 ) -> UpdateStatistics:
     """Passes over the rollout in minibatches; fewer of them when the policy has already moved far enough."""
     statistics = UpdateStatistics()
     for number in range(settings.passes):
         kl_sum, tokens = 0.0, 0
-        for places in minibatches(rollout, settings, step, number):
-            kl_sum += _minibatch_step(policy, optimizer, parameters, rollout, places, settings, statistics, team)
+        for turn, places in enumerate(minibatches(rollout, settings, step, number)):
+            rows = rows_mixed_in(mixed_in, settings, step, number, turn)
+            kl_sum += _minibatch_step(policy, optimizer, parameters, rollout, places, settings, statistics, team, rows)
             tokens += int(rollout.response_mask[places].sum())
         (kl_sum,) = team.sums([kl_sum])
         statistics.passes += 1
@@ -309,6 +327,15 @@ def minibatches(rollout: Rollout, settings: PpoSettings, step: int, number: int)
         yield flat[start : start + settings.minibatch_size]
 
 
+def rows_mixed_in(mixed_in: Mixture | None, settings: PpoSettings, step: int, number: int, turn: int) -> list[Example]:
+    """What is mixed into a minibatch: the next rows, known from update, pass and its place among the pass's alone."""
+    if mixed_in is None or not settings.ptx_coef:
+        return []
+    each = math.ceil(settings.samples_per_update / settings.minibatch_size)
+    first = ((step * settings.passes + number) * each + turn) * settings.ptx_rows
+    return [mixed_in[first + place] for place in range(settings.ptx_rows)]
+
+
 def _minibatch_step(
     policy: PolicyWithValue,
     optimizer: torch.optim.Optimizer,
@@ -318,6 +345,7 @@ def _minibatch_step(
     settings: PpoSettings,
     statistics: UpdateStatistics,
     team: Team = ALONE,
+    rows: Sequence[Example] = (),
 ) -> float:
     """One optimiser step; gives this process's part of the summed estimate of the KL to the policy that drew."""
     tokens = int(rollout.response_mask[places].sum())
@@ -327,6 +355,7 @@ def _minibatch_step(
             loss, part_kl = _loss(policy, rollout, part, settings, statistics)
         (loss / tokens).backward()
         kl_sum += part_kl
+    mix_in(policy, rows, settings, statistics, team)
     team.sum_gradients(parameters)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
     if not math.isfinite(norm):
@@ -388,6 +417,32 @@ def _loss(
     return loss, float(policy_loss.approximate_kl)
 
 
+def mix_in(
+    policy: PolicyWithValue,
+    rows: Sequence[Example],
+    settings: PpoSettings,
+    statistics: UpdateStatistics,
+    team: Team = ALONE,
+) -> None:
+    """Add to the gradients those of `ptx_coef` times the mean cross entropy of these rows (InstructGPT, eq. 2).
+
+    The chances are the network's own, whatever temperature replies are drawn at.
+    """
+    tokens = sum(len(row.learned) for row in rows)
+    own = team.own(rows)
+    for places in length_buckets([len(row.ids) for row in own], settings.tokens_per_forward):
+        part = [own[place] for place in places]
+        with mixed_precision(settings), recomputed_layers(policy.network, settings.gradient_checkpointing):
+            said = policy.evaluate_replies(
+                [row.before for row in part], [row.learned for row in part], list(range(len(part))),
+                share_prefix=settings.share_prefix,
+            )  # fmt: skip
+            loss = -said.logprobs.sum()
+        (settings.ptx_coef * loss / tokens).backward()
+        statistics.ptx_loss += float(loss.detach())
+        statistics.ptx_tokens += sum(len(row.learned) for row in part)
+
+
 def value_learning_rate(policy: PolicyWithValue, settings: PpoSettings) -> float:
     """The value head's rate: the one that is set, or one by which a step moves a value alike at any width.
 
@@ -445,4 +500,5 @@ def _summary(
         passes=statistics.passes,
         samples=(step + 1) * settings.samples_per_update,
         followed=mean_chances(rollout),
+        mixed_in={"ptx_loss": statistics.ptx_loss / statistics.ptx_tokens} if statistics.ptx_tokens else {},
     )

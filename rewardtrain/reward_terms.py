@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from feedback.models import ModelVersion, Rule
-from rewardtrain.algorithms import AnySettings, DpoSettings
+from rewardtrain.algorithms import AnySettings, DpoSettings, SftSettings
 from rewardtrain.errors import NothingToLearn
 from rewardtrain.hyperparameters import PpoSettings
 from rewardtrain.models import LedgerEntry, TrainingRun
@@ -54,7 +54,7 @@ def rule_model_of(
 
     None where no rule counts, none was learned, rules were switched off, or the algorithm draws nothing to be paid.
     """
-    if isinstance(settings, DpoSettings) or are_rules_off(run, settings):
+    if isinstance(settings, DpoSettings | SftSettings) or are_rules_off(run, settings):
         return None
     if pk is not None:
         if not rules:
@@ -72,7 +72,7 @@ def are_rules_off(run: TrainingRun, settings: AnySettings) -> bool:
     """Whether somebody wants no rule to pay anything: by its weight, or in the settings of the round."""
     if run.round is not None and not run.round.uses_rules:
         return True
-    return not isinstance(settings, DpoSettings) and settings.rule_weight == 0
+    return not isinstance(settings, DpoSettings | SftSettings) and settings.rule_weight == 0
 
 
 def made_in_round(run: TrainingRun, kind: str) -> ModelVersion:
@@ -162,7 +162,7 @@ def paying_terms(
         keep(begun=begun.to_json())
     mean, std = begun.scale
     terms: list[rollouts.Reward] = [WeightedReward("preference", 1.0, scorer, mean=mean, std=std, by_token=by_token)]
-    if ask is not None and begun.rule_scale is not None and not isinstance(settings, DpoSettings):
+    if ask is not None and begun.rule_scale is not None and not isinstance(settings, DpoSettings | SftSettings):
         keys, weights = [rule.key for rule in begun.rules], [rule.weight for rule in begun.rules]
         terms.append(RuleReward(settings.rule_weight, keys, weights, ask, begun.rule_scale))
     return terms

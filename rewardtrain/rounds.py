@@ -17,8 +17,8 @@ from django.utils import timezone
 
 from feedback import audit, queue, snapshots
 from feedback.errors import FeedbackError, NoPolicy
-from feedback.models import ModelVersion, Project, QueuedWork, Ranking, User
-from rewardtrain import promotions, round_settings, rules_to_learn, runs
+from feedback.models import ModelVersion, Project, QueuedWork, Ranking, Snapshot, User
+from rewardtrain import demonstrations_to_learn, promotions, round_settings, rules_to_learn, runs
 from rewardtrain.gate import GateSettings
 from rewardtrain.hyperparameters import InvalidSettings
 from rewardtrain.models import Round, TrainingRun
@@ -50,7 +50,8 @@ def start_round(
 
     hyperparameters  {"reward_model": {…}, "rule_model": {…}, "policy": {…}, "gate": {…}}: what differs this time
     Raises           RoundRefused while another round runs, when too little was ranked, with settings that cannot
-                     work, or with too few prompts for the gate; NoPolicy
+                     work, or with too few prompts for the gate; TooFewDemonstrations where its policy learns from them;
+                     NoPolicy
     """
     if project.policy_id is None:
         raise NoPolicy("No model serves in this project yet. A manager sets one in the project's admin page.")
@@ -64,7 +65,8 @@ def start_round(
     chosen = _settings(project, hyperparameters or {})
     if problem := GateSettings.from_dict(chosen.get("gate", {})).problem_with(validation_prompts(project)):
         raise RoundRefused(problem)
-    number = (Round.objects.filter(project=project).aggregate(last=Max("number"))["last"] or 0) + 1
+    written = demonstrations_to_learn.freeze(project=project, policy_settings=chosen.get("policy", {}), by=by)
+    number = next_number(project)
     seed = stable_seed(project.slug, number) % 2**31 if seed is None else seed
     try:
         with transaction.atomic():
@@ -77,11 +79,17 @@ def start_round(
                 started_by=by,
                 policy_before_id=project.policy_id,
                 snapshot=snapshots.freeze(project=project, kind="preference", created_by=by),
+                demonstrations=written,
             )
     except IntegrityError as err:  # somebody started one at the same moment
         raise RoundRefused("Another round was started at the same moment. That one runs.") from err
     audit.record("round.started", project=project, actor=by, target=turn, trigger=trigger)
     return turn
+
+
+def next_number(project: Project) -> int:
+    """What the next round of a project is called."""
+    return (Round.objects.filter(project=project).aggregate(last=Max("number"))["last"] or 0) + 1
 
 
 def _settings(project: Project, over: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -157,11 +165,12 @@ def _fail(turn: Round, what: str, row: QueuedWork) -> bool:
 
 
 def _after_snapshot(turn: Round) -> bool:
-    snapshot = turn.snapshot
-    if snapshot is None or not snapshot.is_finished:
+    awaited = snapshots_of(turn)
+    if not awaited or not all(snapshot.is_finished for snapshot in awaited):
         return False
-    if snapshot.state != QueuedWork.State.DONE:
-        return _fail(turn, "The snapshot could not be written", snapshot)
+    for snapshot in awaited:
+        if snapshot.state != QueuedWork.State.DONE:
+            return _fail(turn, "The snapshot could not be written", snapshot)
     lesson = rules_to_learn.lesson_of(turn)
     if not _move(turn, Round.State.REWARD_MODELS, without_rules=lesson.why_not):
         return False
@@ -170,6 +179,11 @@ def _after_snapshot(turn: Round) -> bool:
     if lesson.is_learned:
         start_run(turn, TrainingRun.Kind.RULE_MODEL, "rule_model", parent=turn.policy_before)
     return True
+
+
+def snapshots_of(turn: Round) -> list[Snapshot]:
+    """What a round learns from: what was ranked, and what people wrote where its policy learns from that."""
+    return [snapshot for snapshot in (turn.snapshot, turn.demonstrations) if snapshot is not None]
 
 
 def _after_reward_models(turn: Round) -> bool:
@@ -239,6 +253,7 @@ def start_run(turn: Round, kind: str, part: str, parent: ModelVersion | None) ->
     fields: dict[str, Any] = {
         "project": turn.project,
         "snapshot": turn.snapshot,
+        "demonstrations": turn.demonstrations if kind == TrainingRun.Kind.POLICY else None,
         "parent": parent,
         "hyperparameters": turn.hyperparameters.get(part, {}),
         "seed": stable_seed(turn.seed, kind) % 2**31,
@@ -296,8 +311,9 @@ def resume_round(*, turn: Round, by: User | None) -> None:
         raise RoundRefused("Another round was started at the same moment. That one runs.") from err
     if not moved:
         raise RoundRefused("This round has moved on already. Reload the page.")
-    if turn.snapshot is not None and stage == Round.State.SNAPSHOT:
-        queue.requeue(turn.snapshot)
+    if stage == Round.State.SNAPSHOT:
+        for snapshot in snapshots_of(turn):
+            queue.requeue(snapshot)
     for run in TrainingRun.objects.filter(round=turn):
         queue.requeue(run, states=(QueuedWork.State.FAILED, QueuedWork.State.CANCELLED))
     audit.record("round.resumed", project=turn.project, actor=by, target=turn, after=error)

@@ -17,6 +17,8 @@ from rewardtrain.run_figures import (
     LENGTH,
     LOWEST,
     RATE,
+    SFT_GRADIENT,
+    SFT_RATE,
     VALUE_LOSS,
     Figure,
     Points,
@@ -29,7 +31,16 @@ from rewardtrain.run_figures import (
 BEST_PAID_STEPS = 10
 BEST_PAID = 4
 FAR_BELOW = 0.35  # a line that stays below so much of its bound is drawn without it, or it would be flat
-AT_A_GLANCE_WITHOUT = (LOWEST, CLIPPED, CLIPPED_REPLIES, VALUE_LOSS, RATE, GRADIENT)  # to see them one opens the run
+AT_A_GLANCE_WITHOUT = (
+    LOWEST,
+    CLIPPED,
+    CLIPPED_REPLIES,
+    VALUE_LOSS,
+    RATE,
+    GRADIENT,
+    SFT_RATE,
+    SFT_GRADIENT,
+)  # to see them one opens the run
 MOST_ROWS = 100
 
 

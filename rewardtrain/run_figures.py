@@ -78,12 +78,24 @@ CLIPPED = Figure("ppo/clip_fraction", "Clip fraction", "Clipped", _finely, "of t
 CLIPPED_REPLIES = Figure("rloo/clip_fraction", "Clip fraction", "Clipped", _finely, "of replies", 0.0)
 """RLOO's, whose ratio of chances is a whole reply's."""
 VALUE_LOSS = Figure("ppo/value_loss", "Value loss", "Value loss", _number, lowest=0.0)
+SFT_RATE = Figure("sft/learning_rate", "Learning rate", "Rate", _rate, lowest=0.0)
+SFT_GRADIENT = Figure("sft/gradient_norm", "Norm of the gradient", "Gradient", _number, lowest=0.0)
+PTX_LOSS = Figure(
+    "ppo/ptx_loss", "Loss on what is mixed in", "Mixed in", "{:.3f}".format, "nats a token",
+    note="demonstrations and corpus, learned word for word beside the reward",
+)  # fmt: skip
 OTHER_ALGORITHMS = (
     Figure("dpo/loss", "Loss", "Loss", "{:.3f}".format),
     Figure("dpo/accuracy", "Pairs in order", "In order", percent),
     Figure("best-of-n/loss", "Loss", "Loss", "{:.3f}".format),
+    Figure("sft/loss", "Loss", "Loss", "{:.3f}".format, "nats a token"),
+    Figure("sft/token_accuracy", "Tokens foreseen", "Accuracy", percent, "of tokens"),
+    Figure("sft/held_out", "Loss on held-out demonstrations", "Held out", "{:.3f}".format, "nats a token"),
+    Figure("sft/held_out_accuracy", "Held-out tokens foreseen", "Foreseen", percent, "of tokens"),
+    SFT_RATE,
+    SFT_GRADIENT,
 )
-"""What DPO and best of n have beside the figures that every algorithm has, PPO's names for them."""
+"""What DPO, best of n and SFT have beside the figures that every algorithm has, PPO's names for them."""
 LOSS = Figure("reward/loss", "Loss", "Loss", "{:.3f}".format)
 IN_ORDER = Figure("reward/pair_accuracy", "Training pairs in order", "In order", percent)
 RATE = Figure("reward/learning_rate", "Learning rate", "Rate", _rate, lowest=0.0)
@@ -108,7 +120,7 @@ def figures_of_kind(kind: str, terms: Sequence[str]) -> list[Figure]:
         clipped = [CLIPPED, CLIPPED_REPLIES]
         followed = [PROBED, LOWEST]
         return [
-            REWARD, *map(term_figure, terms), *followed, KL, BREAKS, LENGTH, ENTROPY, *clipped, VALUE_LOSS,
+            REWARD, *map(term_figure, terms), *followed, KL, BREAKS, LENGTH, ENTROPY, *clipped, VALUE_LOSS, PTX_LOSS,
             *OTHER_ALGORITHMS,
         ]  # fmt: skip
     if kind == TrainingRun.Kind.RULE_MODEL:

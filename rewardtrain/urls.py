@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from rewardtrain.pages import evaluations, ledger, rounds, runs
+from rewardtrain.pages import evaluations, ledger, rounds, runs, teaching
 
 app_name = "rewardtrain"
 
@@ -10,6 +10,7 @@ urlpatterns = [
     path("", rounds.rounds_page, name="rounds"),
     path("timeline/", rounds.timeline, name="timeline"),
     path("start/", rounds.start, name="start"),
+    path("teach/", teaching.teach, name="teach"),
     path("roll-back/", rounds.roll_back, name="roll_back"),
     path("runs/<int:pk>/", runs.run_page, name="run"),
     path("runs/<int:pk>/ledger/", ledger.ledger_of_run, name="run_ledger"),

@@ -85,15 +85,15 @@ def _head(project: Project, rows: list[RoundRow]) -> dict[str, Any]:
     return {
         "sentence": timelines.sentence(project, rows, fresh),
         "next_number": (newest.number if newest else 0) + 1,
-        "cannot_start": _why_not(project, active),
+        "cannot_start": why_no_round(project, active.turn if active else None),
         "previous": promotions.previous_policy(project),
     }
 
 
-def _why_not(project: Project, active: RoundRow | None) -> str:
-    """Why no round can be started now; empty when one can."""
+def why_no_round(project: Project, active: Round | None) -> str:
+    """When a round can be started, where that is not now; empty when one can."""
     if active:
-        return f"when round {active.turn.number} has ended"
+        return f"when round {active.number} has ended"
     if project.policy_id is None:
         return "when a model serves here"
     ranked = verbs.new_rankings(project, since=None)

@@ -51,7 +51,8 @@ def rank_everything(project: Project) -> None:
 def turn_here(turn: Round) -> Round:
     """What the training worker and the sweep do, in this process."""
     for _ in range(20):
-        snapshots.write_snapshot(turn.snapshot_id)
+        for snapshot in rounds.snapshots_of(turn):
+            snapshots.write_snapshot(snapshot.pk)
         for run in TrainingRun.objects.filter(round=turn, state=QueuedWork.State.QUEUED):
             runs.work_on_run(run.pk)
         rounds.advance(turn)

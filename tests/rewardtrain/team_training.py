@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from rewardtrain import ppo
+from rewardtrain.examples import Example, Mixture
 from rewardtrain.policy import PolicyWithValue, reference_policy
 from rewardtrain.reward_training import train_reward_model
 from rewardtrain.rollouts import WeightedReward
@@ -37,7 +38,8 @@ def learn_policy(base: Path, states: Path, team: Team) -> tuple[Any, list[dict[s
     policy = PolicyWithValue(make_llama(), make_tokenizer())
     result = ppo.train_policy(
         PROMPTS, policy=policy, ref_policy=reference_policy(policy), keeper=keeper_of(states, team), team=team,
-        settings=dataclasses.replace(PPO, updates=3, samples_per_update=12, minibatch_size=6),
+        settings=dataclasses.replace(PPO, updates=3, samples_per_update=12, minibatch_size=6, ptx_coef=0.5, ptx_rows=3),
+        mixed_in=Mixture([Example([5, 6, 7 + number, 2], start=2) for number in range(4)], seed=1),
         rewards=[WeightedReward("letter e", 1.0, count_e, mean=0.1, std=0.5)],
     )  # fmt: skip
     return policy, [step.to_dict() for step in result.steps]

@@ -104,7 +104,7 @@ def test_a_projects_settings_may_name_an_algorithm_and_are_checked_as_its_own():
     (said,) = round_settings.problems({"policy": {"algorithm": "best-of-n", "kl_coef": 0.1}})
     assert said.startswith("In policy: There is no setting kl_coef")
     assert round_settings.problems({"policy": {"algorithm": ["dpo"]}}) == [
-        "In policy: Set algorithm to one of ppo, rloo, dpo, best-of-n (it is ['dpo'])."
+        "In policy: Set algorithm to one of ppo, rloo, dpo, best-of-n, sft (it is ['dpo'])."
     ]
 
 
@@ -114,7 +114,8 @@ def test_only_what_saves_its_state_can_be_resumed():
     ]  # fmt: skip
     assert algorithms.why_not_resumable({}) == ""
     assert algorithms.why_not_resumable({"algorithm": "dpo"}).startswith("DPO saves no state")
+    assert algorithms.why_not_resumable({"algorithm": "sft"}).startswith("SFT saves no state")
 
 
 def test_how_algorithms_are_called():
-    assert [algorithms.title_of(name) for name in (None, "", "dpo", "best-of-n")] == ["PPO", "PPO", "DPO", "Best of n"]
+    assert [algorithms.title_of(name) for name in (None, "", "dpo", "sft")] == ["PPO", "PPO", "DPO", "SFT"]

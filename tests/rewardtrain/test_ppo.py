@@ -80,7 +80,7 @@ def drawn(policy, settings=TINY, scores=None) -> Rollout:
     return rollout
 
 
-def gradients_of(policy, rollout, settings) -> list[torch.Tensor]:
+def gradients_of(policy, rollout, settings, mixed_in=None) -> list[torch.Tensor]:
     """What one minibatch of the whole rollout gives, by the update itself."""
     parameters = trainable_parameters(policy)
     kept: list[torch.Tensor] = []
@@ -90,7 +90,7 @@ def gradients_of(policy, rollout, settings) -> list[torch.Tensor]:
             kept.extend(p.grad.clone() for p in parameters)
 
     whole = dataclasses.replace(settings, minibatch_size=8, passes=1, max_grad_norm=1e9)
-    update(policy, Keep(parameters, lr=0.0), parameters, rollout, whole, step=0)
+    update(policy, Keep(parameters, lr=0.0), parameters, rollout, whole, step=0, mixed_in=mixed_in)
     return kept
 
 

@@ -73,14 +73,16 @@ def learn_rules(base: Path, keeper: StateKeeper | None, settings: RuleModelSetti
     return Trained(weights_hash(result.rule_model), history, begun[0], told)
 
 
-def learn_policy(base: Path, keeper: StateKeeper | None, settings: PpoSettings = PPO, network: Any = None) -> Trained:
+def learn_policy(
+    base: Path, keeper: StateKeeper | None, settings: PpoSettings = PPO, network: Any = None, **more: Any
+) -> Trained:
     begun, told, ledger = [], [], []
     policy = PolicyWithValue(network or make_llama(), make_tokenizer())
     result = ppo.train_policy(
         PROMPTS, policy=policy, ref_policy=reference_policy(policy), settings=settings, keeper=keeper,
         rewards=[WeightedReward("letter e", 1.0, count_e, mean=0.1, std=0.5)],
         on_begin=lambda *counts: begun.append(counts), on_step=lambda step: told.append(step.step),
-        ledger=lambda entries: ledger.append([dataclasses.asdict(entry) for entry in entries]),
+        ledger=lambda entries: ledger.append([dataclasses.asdict(entry) for entry in entries]), **more,
     )  # fmt: skip
     assert len(ledger) == len(told)
     return Trained(weights_hash(policy), [step.to_dict() for step in result.steps], begun[0], told)

@@ -10,6 +10,7 @@ from feedback import snapshots
 from feedback.errors import FeedbackError
 from feedback.models import Project, QueuedWork
 from rewardtrain import command_line, rounds
+from rewardtrain.algorithms import SFT
 from rewardtrain.models import Round, TrainingRun
 
 
@@ -24,7 +25,7 @@ class Command(BaseCommand):
             "--resume", action="store_true", help="go on with the last round, which failed or was stopped"
         )
         command_line.add_algorithm_argument(
-            parser, default="the project's, which is PPO unless its settings say another"
+            parser, SFT, default="the project's, which is PPO unless its settings say another"
         )
         command_line.add_settings_argument(parser)
 
@@ -56,9 +57,9 @@ class Command(BaseCommand):
     def _turn(self, turn: Round) -> None:
         """Do each stage's work here; what a worker was quicker to take is waited for."""
         while turn.state in Round.ACTIVE:
-            assert turn.snapshot is not None
-            with suppress(FeedbackError):  # kept on its row, which the round reads
-                snapshots.write_now(turn.snapshot)
+            for snapshot in rounds.snapshots_of(turn):
+                with suppress(FeedbackError):  # kept on its row, which the round reads
+                    snapshots.write_now(snapshot)
             for run in TrainingRun.objects.filter(round=turn, state=QueuedWork.State.QUEUED).order_by("pk"):
                 self._work(run)
             if not rounds.advance(turn):

@@ -4,7 +4,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from feedback.models import ModelVersion, Project
+from feedback import snapshots
+from feedback.models import ModelVersion, Project, Snapshot
 from rewardtrain import command_line, runs
 from rewardtrain.models import TrainingRun
 
@@ -59,7 +60,8 @@ class Command(BaseCommand):
             project=project,
             kind=TrainingRun.Kind.POLICY,
             parent=start,
-            snapshot=project.snapshots.filter(state="done", withdrawn_at=None).order_by("-pk").first(),
+            snapshot=snapshots.usable_snapshots(project).filter(kind=Snapshot.Kind.PREFERENCE).first(),
+            demonstrations=command_line.take_demonstrations(project, chosen),
             hyperparameters=chosen,
             seed=options["seed"],
             ring=False,
