@@ -208,6 +208,10 @@ class BestOfNSettings(DrawingSettings):
 class SftSettings(LearningSettings):
     """Supervised fine-tuning on accepted demonstrations, by TRL's SFTTrainer (InstructGPT's first step).
 
+    The defaults suit a policy of a few million parameters. For a large one set learning_rate to 1e-5 … 5e-5, and
+    1e-4 … 2e-4 with lora.rank=16.
+
+    divergence_kl_nats  is far above PPO's: what people wrote may be far from anything that the start would say
     epochs           passes over the demonstrations, unless `steps` says how many optimiser steps to take
     rows_per_step    demonstrations, or pieces of the corpus, that an optimiser step learns from
     rows_per_forward  how many of them go through the network at once; only memory depends on it
@@ -218,10 +222,12 @@ class SftSettings(LearningSettings):
                      there are `samples_per_probe`
     """
 
-    epochs: float = 2.0
+    learning_rate: float = 5e-4
+    divergence_kl_nats: float = 500.0
+    epochs: float = 3.0
     steps: int = 0
-    rows_per_step: int = 16
-    rows_per_forward: int = 16
+    rows_per_step: int = 8
+    rows_per_forward: int = 8
     warmup_share: float = 0.1
     max_reply_tokens: int = LONGEST_REPLY
     corpus: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rewardtrain.hyperparameters import Settings
@@ -19,6 +19,7 @@ class GateSettings(Settings):
     fewest_prompts       below so many a round is not begun; more than `prompts` are never asked for
     most_length_change   share by which the mean reply may grow or shrink
     most_kl_nats         mean over replies of the summed per-token difference to the old policy
+    most_kl_nats_taught  the same for a policy that learned what people wrote, which may be far from all it said before
     most_unfinished_rise points (0 to 1) by which the share of replies cut off before their end may rise
     most_copies          share of the old policy's distinct replies that may be lost
     second_share         share of training comparisons kept for the second reward model alone
@@ -33,6 +34,7 @@ class GateSettings(Settings):
     fewest_prompts: int = 20
     most_length_change: float = 0.30
     most_kl_nats: float = 12.0
+    most_kl_nats_taught: float = 200.0
     most_unfinished_rise: float = 0.02
     most_copies: float = 0.30
     second_share: float = 0.2
@@ -52,8 +54,8 @@ class GateSettings(Settings):
         if self.fewest_per_rule < 2:
             found.append(f"Set fewest_per_rule of the gate to at least 2 (it is {self.fewest_per_rule}).")
         for name in (
-            "most_length_change", "most_kl_nats", "most_unfinished_rise", "shown_samples", "probe_openings",
-            "least_rise",
+            "most_length_change", "most_kl_nats", "most_kl_nats_taught", "most_unfinished_rise", "shown_samples",
+            "probe_openings", "least_rise",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 found.append(f"Set {name} of the gate to 0 or more (it is {getattr(self, name)}).")
@@ -61,6 +63,10 @@ class GateSettings(Settings):
             if not 0 <= getattr(self, name) < 1:
                 found.append(f"Set {name} of the gate to 0 or more and below 1 (it is {getattr(self, name)}).")
         return found
+
+    def where_taught(self) -> GateSettings:
+        """The bounds of a policy that learned what people wrote."""
+        return replace(self, most_kl_nats=self.most_kl_nats_taught)
 
     @property
     def needed_prompts(self) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from feedback.models import ModelVersion, PromptGroup, Rule
 from rewardtrain import gate_rules
+from rewardtrain.algorithms import SFT
 from rewardtrain.chat import as_turns
 from rewardtrain.gate import GateSettings, Reply, Sample, gate_report
 from rewardtrain.hyperparameters import PpoSettings, SamplingSettings
@@ -36,6 +37,8 @@ def measure_gate(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outc
 
     assert run.round is not None and run.round.policy_after is not None
     settings = GateSettings.from_dict(run.hyperparameters)
+    if run.round.hyperparameters.get("policy", {}).get("algorithm") == SFT:
+        settings = settings.where_taught()
     prompts = _gate_prompts(run, settings.prompts)
     where = _where_ppo_ran(run)
     before = load_policy(folder_of(run.round.policy_before), **where)

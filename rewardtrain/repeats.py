@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from feedback import audit
 from feedback.models import QueuedWork, User
-from rewardtrain import round_settings, rounds, rules_to_learn
+from rewardtrain import demonstrations_to_learn, round_settings, rounds, rules_to_learn
 from rewardtrain.models import Round, TrainingRun
 
 
@@ -49,6 +49,8 @@ def repeat_round(
                 started_by=by,
                 policy_before=turn.policy_before,
                 snapshot=turn.snapshot,
+                demonstrations=turn.demonstrations
+                or demonstrations_to_learn.freeze(project=project, policy_settings=chosen.get("policy", {}), by=by),
             )
     except IntegrityError as err:
         raise rounds.RoundRefused("A round is running already. Wait until it has ended, or stop it first.") from err

@@ -52,9 +52,11 @@ def check(chosen: Any, sampling: Mapping[str, Any] | None = None) -> None:
 def gate_of(chosen: Any) -> GateSettings:
     """The gate that such settings ask for; the usual one where they cannot be read."""
     try:
-        return GateSettings.from_dict(_in_parts(chosen).get("gate", {}))
+        parts = _in_parts(chosen)
+        gate = GateSettings.from_dict(parts.get("gate", {}))
     except InvalidSettings:
         return GateSettings()
+    return gate.where_taught() if parts.get("policy", {}).get("algorithm") == algorithms.SFT else gate
 
 
 @settings_checks.register

@@ -145,7 +145,11 @@ def test_a_round_teaches_what_people_wrote_and_gates_it(written, client):
     assert turn.state == Round.State.DECISION, turn.error
     run = turn.runs.get(kind=TrainingRun.Kind.POLICY)
     assert run.demonstrations == turn.demonstrations and run.result["demonstrations"] == 10
-    assert {line["key"] for line in turn.gate_report["lines"]} >= {"reward", "second_reward", "kl", "length"}
+    lines = {line["key"]: line for line in turn.gate_report["lines"]}
+    assert lines.keys() >= {"reward", "second_reward", "kl", "length"}
+    assert lines["kl"]["wanted"] == "at most 200"  # what people wrote may be far from anything it said
+    (kl,) = [chart for chart in charts_of(run) if chart.title.startswith("KL")]
+    assert kl.bound == 200 or "of 200 nats" in kl.unit
     page = client.get(reverse("rewardtrain:round", args=[written.slug, turn.number])).content.decode()
     assert "SFT" in page and "promote or refuse?" in page
     promotions.promote(project=written, to_version=turn.policy_after, by=maria, reason="As written.")
