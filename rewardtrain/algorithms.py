@@ -222,9 +222,9 @@ class SftSettings(LearningSettings):
                      there are `samples_per_probe`
     """
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-4
     divergence_kl_nats: float = 500.0
-    epochs: float = 3.0
+    epochs: float = 5.0
     steps: int = 0
     rows_per_step: int = 8
     rows_per_forward: int = 8
