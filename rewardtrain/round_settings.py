@@ -17,7 +17,7 @@ PARTS: dict[str, Callable[[Mapping[str, Any]], object]] = {
 BESIDE: dict[str, dict[str, type]] = {  # no training's
     "reward_model": {"base": str},
     "rule_model": {"base": str, "use_rules": bool},
-    "policy": {"reward_model": int, "rule_model": int},
+    "policy": {"reward_model": int, "rule_model": int, "made": int},
 }
 
 

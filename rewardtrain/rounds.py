@@ -19,6 +19,7 @@ from feedback import audit, queue, snapshots
 from feedback.errors import FeedbackError, NoPolicy
 from feedback.models import ModelVersion, Project, QueuedWork, Ranking, Snapshot, User
 from rewardtrain import demonstrations_to_learn, promotions, round_settings, rules_to_learn, runs
+from rewardtrain.algorithms import algorithm_of
 from rewardtrain.gate import GateSettings
 from rewardtrain.hyperparameters import InvalidSettings
 from rewardtrain.models import Round, TrainingRun
@@ -48,7 +49,8 @@ def start_round(
 ) -> Round:
     """Begin a turn of the circle with a snapshot of what is there now.
 
-    hyperparameters  {"reward_model": {…}, "rule_model": {…}, "policy": {…}, "gate": {…}}: what differs this time
+    hyperparameters  {"reward_model": {…}, "rule_model": {…}, "policy": {…}, "gate": {…}}: what differs this time;
+                     {"policy": {"made": 7}} trains none and gates that one
     Raises           RoundRefused while another round runs, when too little was ranked, with settings that cannot
                      work, or with too few prompts for the gate; TooFewDemonstrations where its policy learns from them;
                      NoPolicy
@@ -65,7 +67,12 @@ def start_round(
     chosen = _settings(project, hyperparameters or {})
     if problem := GateSettings.from_dict(chosen.get("gate", {})).problem_with(validation_prompts(project)):
         raise RoundRefused(problem)
-    written = demonstrations_to_learn.freeze(project=project, policy_settings=chosen.get("policy", {}), by=by)
+    policy = chosen.get("policy", {})
+    if "made" in policy:
+        policy["algorithm"] = _algorithm_of_made(project, policy["made"])
+        written = None
+    else:
+        written = demonstrations_to_learn.freeze(project=project, policy_settings=policy, by=by)
     number = next_number(project)
     seed = stable_seed(project.slug, number) % 2**31 if seed is None else seed
     try:
@@ -85,6 +92,17 @@ def start_round(
         raise RoundRefused("Another round was started at the same moment. That one runs.") from err
     audit.record("round.started", project=project, actor=by, target=turn, trigger=trigger)
     return turn
+
+
+def _algorithm_of_made(project: Project, pk: int) -> str:
+    """What made a policy that a round is to gate. Raises RoundRefused where it is none that could be promoted."""
+    made = ModelVersion.objects.filter(pk=pk, project=project, kind=ModelVersion.Kind.POLICY).first()
+    if made is None or made.pk == project.policy_id:
+        raise RoundRefused(
+            f"Model {pk} is {'what serves here' if made else f'no policy of {project}'}. Name a policy trained since."
+        )
+    run = made.made_by_runs.first()
+    return algorithm_of(run.hyperparameters if run else {})
 
 
 def next_number(project: Project) -> int:
@@ -191,6 +209,8 @@ def _after_reward_models(turn: Round) -> bool:
     awaited = [*[run_of(turn, kind) for kind in REWARD_KINDS], *([rules] if rules else [])]
     if not _all_done(turn, awaited):
         return False
+    if made := turn.hyperparameters.get("policy", {}).get("made"):
+        return _to_gate(turn, ModelVersion.objects.get(pk=made, project=turn.project))
     if not _move(turn, Round.State.POLICY):
         return False
     start_run(turn, TrainingRun.Kind.POLICY, "policy", parent=turn.policy_before)
@@ -201,7 +221,11 @@ def _after_policy(turn: Round) -> bool:
     run = run_of(turn, TrainingRun.Kind.POLICY)
     if not _all_done(turn, [run]):
         return False
-    if not _move(turn, Round.State.GATE, policy_after=run.produced if run else None):
+    return _to_gate(turn, run.produced if run else None)
+
+
+def _to_gate(turn: Round, made: ModelVersion | None) -> bool:
+    if not _move(turn, Round.State.GATE, policy_after=made):
         return False
     start_run(turn, TrainingRun.Kind.GATE, "gate", parent=turn.policy_after)
     return True

@@ -103,6 +103,7 @@ def train_by_sft(
         if step in probed:
             policy.eval()  # TRL turns dropout on again at its next step
             last, seen = measure(policy, measured), figures(drawer.draw(step - 1))
+            del seen["ppo/reward"]  # nothing is paid here
             kl_nats = seen["ppo/kl_nats"]
         on_step(step, len(steps), {**_figures(logs), **_held_out_figures(last if step in probed else None), **seen})
 

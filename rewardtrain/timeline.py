@@ -197,6 +197,8 @@ def rule_stage(row: RoundRow) -> Stage:
 
 def policy_stage(row: RoundRow) -> Stage:
     name, run = row.algorithm, row.runs.get(TrainingRun.Kind.POLICY)
+    if run is None and row.turn.policy_after is not None:
+        return Stage(name, "done", "trained before")
     if run is None:
         return Stage(name)
     if run.state == QueuedWork.State.DONE:

@@ -68,7 +68,7 @@ def test_what_people_wrote_becomes_a_policy_that_can_serve(written, tmp_path, cl
     assert made.figures["held_out_after"] == result["held_out_after"]
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["model"] == made.pk and figures["held_out_after"] == result["held_out_after"]
-    assert "from 10 demonstrations" in said and "Held out: loss" in said and "--algorithm sft" in said
+    assert "from 10 demonstrations" in said and "Held out: loss" in said and f"--made {made.pk}" in said
     assert f"promote --model {made.pk}" in said
     load_policy(folder_of(made))  # its files are those it was made with
 
@@ -166,6 +166,30 @@ def test_a_round_teaches_what_people_wrote_and_gates_it(written, client):
     assert "Loss on what is mixed in" in {chart.title for chart in charts_of(run)}
 
 
+def test_a_policy_trained_by_command_is_gated_by_a_round_that_trains_none(written, client):
+    train(written)
+    made = TrainingRun.objects.get().produced
+    rank_everything(written)
+    for wrong, said in ((99, "Model 99 is no policy of"), (written.policy_id, "is what serves here")):
+        with pytest.raises(rounds.RoundRefused, match=said):
+            rounds.start_round(project=written, hyperparameters={"policy": {"made": wrong}})
+    out = StringIO()
+    call_command("run_round", "--project", written.slug, "--made", str(made.pk), stdout=out)
+    turn = Round.objects.get()
+    assert turn.state == Round.State.DECISION and f"promote --model {made.pk}" in out.getvalue()
+    assert (turn.policy_after, turn.algorithm, turn.demonstrations) == (made, "SFT", None)
+    assert set(turn.runs.values_list("kind", flat=True)) == {"reward_model", "second_reward_model", "gate"}
+    assert next(line for line in turn.gate_report["lines"] if line["key"] == "kl")["wanted"] == "at most 200"
+    client.force_login(make.make_member(written, "maria", role="manager"))
+    page = client.get(reverse("rewardtrain:round", args=[written.slug, turn.number])).content.decode()
+    assert "trained before" in page and "promote or refuse?" in page
+    assert client.get(reverse("rewardtrain:ledger", args=[written.slug, turn.number])).status_code == 200
+    promotions.promote(project=written, to_version=made, reason="As we wrote.")
+    turn.refresh_from_db()
+    assert turn.state == Round.State.PROMOTED
+    call_command("check_invariants", stdout=StringIO())
+
+
 def test_a_round_cannot_begin_where_it_says_so(project, client):
     client.force_login(make.make_member(project, "maria", role="manager"))
     address = reverse("rewardtrain:teach", args=[project.slug])
@@ -189,6 +213,17 @@ def test_ppo_by_command_mixes_in_a_corpus_alone(project, tmp_path):
     assert run.result["mixed_in"]["demonstrations"] == 0 < run.result["mixed_in"]["pieces"]
     with pytest.raises(CommandError, match="at least 8 accepted demonstrations"):
         call_command("train_policy", "--project", project.slug, "--set", "ptx_coef=1", stdout=StringIO())
+
+
+def test_ppo_by_command_takes_the_newest_rankings_and_what_was_written_apart(written):
+    rank_everything(written)
+    call_command("train_reward_model", "--project", written.slug, "--set", "epochs=1", stdout=StringIO())
+    train(written)  # its snapshot is newer than that of the rankings
+    given = [word for name, value in QUICK["policy"].items() for word in ("--set", f"{name}={value}")]
+    call_command("train_policy", "--project", written.slug, *given, "--set", "ptx_coef=0.5", stdout=StringIO())
+    run = TrainingRun.objects.order_by("pk").last()
+    assert (run.snapshot.kind, run.demonstrations.kind) == ("preference", "demonstrations")
+    assert run.result["mixed_in"] == {"demonstrations": 10, "pieces": 0}
 
 
 def test_what_is_ready_is_what_a_snapshot_holds(written):

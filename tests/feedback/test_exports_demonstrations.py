@@ -186,3 +186,20 @@ def test_training_on_preferences_refuses_it(project: Project) -> None:
     accepted(project, "One?", "Yes.")
     with pytest.raises(SnapshotUnusable, match="holds demonstrations, not rankings"):
         list(snapshots.snapshot_rows(written(project)))
+
+
+def test_training_reads_each_accepted_reply_with_the_dialogue_so_far(project: Project) -> None:
+    accepted(project, "One?", "Yes.")
+    make.write(make.make_write_slot(project, text="Two?"), "Nobody has said anything of it.")
+    snapshot = written(project)
+    (row,), (exported,) = snapshots.demonstrated_rows(snapshot), lines(snapshot, "data")
+    assert (row.key, row.split) == (exported["demonstration_id"], "train")
+    assert (row.prompt, row.completion) == (exported["prompt"], exported["completion"])
+    assert list(snapshots.demonstrated_rows(snapshot, ("validation", "test"))) == []
+
+
+def test_training_on_demonstrations_refuses_others(project: Project) -> None:
+    make.make_ranking(comparison=make.make_comparison(project))
+    snapshot = snapshots.write_now(snapshots.freeze(project=project, ring=False))
+    with pytest.raises(SnapshotUnusable, match="holds preference, not demonstrations"):
+        list(snapshots.demonstrated_rows(snapshot))

@@ -104,6 +104,7 @@ def test_a_policy_learns_to_say_what_was_written_and_says_how_it_goes():
     assert told[-1][2]["sft/held_out"] == result.after.loss
     assert told[-1][2]["ppo/kl_nats"] == result.kl_nats > 1
     assert {"sft/token_accuracy", "sft/learning_rate", "sft/gradient_norm", "ppo/length"} <= told[-1][2].keys()
+    assert "ppo/reward" not in told[-1][2]
 
 
 def test_what_is_measured_is_worked_by_hand():

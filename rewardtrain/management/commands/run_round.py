@@ -27,6 +27,7 @@ class Command(BaseCommand):
         command_line.add_algorithm_argument(
             parser, SFT, default="the project's, which is PPO unless its settings say another"
         )
+        parser.add_argument("--made", type=int, metavar="ID", help="train no policy: gate this one, trained before")
         command_line.add_settings_argument(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -43,6 +44,8 @@ class Command(BaseCommand):
         chosen = command_line.read_settings(options["set"])
         if options["algorithm"]:
             chosen["policy"] = {**chosen.get("policy", {}), "algorithm": options["algorithm"]}
+        if options["made"]:
+            chosen["policy"] = {**chosen.get("policy", {}), "made": options["made"]}
         return rounds.start_round(
             project=project, trigger=Round.Trigger.COMMAND, seed=options["seed"], hyperparameters=chosen
         )

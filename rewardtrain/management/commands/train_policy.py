@@ -41,7 +41,10 @@ class Command(BaseCommand):
         assert run.produced is not None
         command_line.write_json(options["json"], {"model": run.produced.pk, "run": run.pk, **run.result})
         self.stdout.write(f"{run.produced} (model {run.produced.pk}), KL {run.result['kl_nats']:.2f} nats.")
-        self.stdout.write(f"Next: manage.py promote --model {run.produced.pk} --reason …, or let a round gate it.")
+        self.stdout.write(
+            f"Next: manage.py run_round --project {project.slug} --made {run.produced.pk} gates it; "
+            f"manage.py promote --model {run.produced.pk} --reason … lets it serve."
+        )
 
     def _new_run(self, project: Project, options: dict[str, Any]) -> TrainingRun:
         start = project.policy

@@ -13,7 +13,7 @@ from rewardtrain.models import TrainingRun
 class Command(BaseCommand):
     help = (
         "Fine-tune a policy on a project's accepted demonstrations, and measure it on held-out ones. The new policy "
-        "serves only once it is promoted; run_round --algorithm sft trains one and gates it."
+        "serves only once it is promoted; run_round --made ID gates it first."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -82,8 +82,8 @@ class Command(BaseCommand):
         else:
             self.stdout.write("Nothing was held out: no demonstration of the validation split is accepted yet.")
         self.stdout.write(
-            f"Next: manage.py promote --model {run.produced.pk} --reason …, or have one trained and gated: "
-            f"manage.py run_round --project {run.project.slug} --algorithm sft"
+            f"Next: manage.py run_round --project {run.project.slug} --made {run.produced.pk} gates it; "
+            f"manage.py promote --model {run.produced.pk} --reason … lets it serve."
         )
 
 
