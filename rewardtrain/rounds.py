@@ -18,8 +18,9 @@ from django.utils import timezone
 from feedback import audit, queue, snapshots
 from feedback.errors import FeedbackError, NoPolicy
 from feedback.models import ModelVersion, Project, QueuedWork, Ranking, Snapshot, User
-from rewardtrain import demonstrations_to_learn, promotions, round_settings, rules_to_learn, runs
+from rewardtrain import corpora, demonstrations_to_learn, promotions, round_settings, rules_to_learn, runs
 from rewardtrain.algorithms import algorithm_of
+from rewardtrain.errors import CorpusRefused
 from rewardtrain.gate import GateSettings
 from rewardtrain.hyperparameters import InvalidSettings
 from rewardtrain.models import Round, TrainingRun
@@ -68,6 +69,7 @@ def start_round(
     if problem := GateSettings.from_dict(chosen.get("gate", {})).problem_with(validation_prompts(project)):
         raise RoundRefused(problem)
     policy = chosen.get("policy", {})
+    _refuse_missing_corpus(policy.get("corpus", ""))
     if "made" in policy:
         policy["algorithm"] = _algorithm_of_made(project, policy["made"])
         written = None
@@ -92,6 +94,14 @@ def start_round(
         raise RoundRefused("Another round was started at the same moment. That one runs.") from err
     audit.record("round.started", project=project, actor=by, target=turn, trigger=trigger)
     return turn
+
+
+def _refuse_missing_corpus(name: str) -> None:
+    try:
+        if name:
+            corpora.corpus_file(name, by_command=False)
+    except CorpusRefused as err:
+        raise RoundRefused(err.message) from err
 
 
 def _algorithm_of_made(project: Project, pk: int) -> str:

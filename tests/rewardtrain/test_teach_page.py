@@ -49,7 +49,7 @@ def test_what_will_be_learned_is_said_before_anything_begins(client):
     write(project, 3)
     write(project, 2, accepted=False)
     page = main_part(look(client, project))
-    assert "the replies of 3 demonstrations that were accepted" in page and "0 held-out ones" in page
+    assert "the replies of 3 demonstrations that were accepted" in page and "None is held out" in page
     assert "2 wait for a review and are left out" in page and "learn from 2 rankings" in page
     assert "Start round 1" in page
     assert not Round.objects.exists() and not Snapshot.objects.exists()
@@ -111,6 +111,17 @@ def test_the_overview_leads_there_once_something_was_accepted(client):
     assert address(project) not in client.get(overview).content.decode()
     write(project, 1)
     assert address(project) in client.get(overview).content.decode()
+
+
+@pytest.mark.parametrize("corpus", ["absent.txt", "../sign-ins.txt", "/etc/hostname"])
+def test_a_corpus_that_is_not_in_its_folder_is_refused_before_the_round_begins(client, corpus, settings, tmp_path):
+    settings.DATA_DIR = tmp_path
+    project = ranked_project(hyperparameters={"policy": {"algorithm": "sft", "corpus": corpus}})
+    write(project, 3)
+    look(client, project)
+    response = client.post(address(project))
+    assert response.status_code == 409 and "There is no corpus" in main_part(response)
+    assert not Round.objects.exists() and not Snapshot.objects.exists()
 
 
 def test_a_refused_setting_of_the_project_is_told(client):
