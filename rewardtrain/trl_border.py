@@ -8,6 +8,7 @@ import inspect
 import math
 import random
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -106,7 +107,8 @@ def lent(policy: Policy, seed: int) -> Iterator[tuple[str, Any]]:
     positions = network.register_forward_pre_hook(_count_positions(inner), with_kwargs=True)
     policy.eval()
     try:
-        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # what TRL will have to change is nobody's concern here
             yield folder, copy.deepcopy(policy.tokenizer)
     finally:
         positions.remove()

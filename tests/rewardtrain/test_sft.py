@@ -175,7 +175,7 @@ def test_the_same_seed_gives_the_same_weights():
     assert made[0] == made[1] != made[2]
 
 
-def test_nothing_is_sent_and_nothing_asked_of_the_network(monkeypatch):
+def test_nothing_is_sent_and_nothing_asked_of_the_network(monkeypatch, recwarn):
     from trl.trainer import base_trainer
 
     def no(*args, **kwargs):
@@ -184,6 +184,7 @@ def test_nothing_is_sent_and_nothing_asked_of_the_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", no)
     monkeypatch.setattr(base_trainer, "send_telemetry", no)
     train(make_policy())
+    assert [str(one.message) for one in recwarn] == []  # nor is anybody warned of what TRL does inside
 
 
 def test_a_loss_that_is_no_number_stops_the_training(monkeypatch):
