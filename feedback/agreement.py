@@ -185,25 +185,29 @@ def krippendorff_alpha(units: Iterable[Sequence[int]], *, is_ordered: bool = Tru
     return _alpha(counted, _ordinal_distances if is_ordered else _nominal_distances)
 
 
-def alpha_of(units: Iterable[Sequence[int]], *, draws: int = BOOTSTRAP_DRAWS, seed: int = 0) -> Alpha:
+def alpha_of(
+    units: Iterable[Sequence[int]], *, draws: int = BOOTSTRAP_DRAWS, seed: int = 0, is_ordered: bool = True
+) -> Alpha:
     """Alpha and how sure it is: percentiles over `draws` times as many things, drawn from these with replacement.
 
+    is_ordered  whether the values lie on a scale, or are mere names
     Source  Hayes and Krippendorff 2007, Communication Methods and Measures 1, 77-89 (there over pairs of values; over
             whole things here, because answers about the same thing are not independent)
     """
     counted = Counter(tuple(sorted(values)) for values in units if len(values) > 1)
-    return _alpha_of(tuple(sorted(counted.items())), draws, seed)
+    return _alpha_of(tuple(sorted(counted.items())), draws, seed, is_ordered)
 
 
 @lru_cache(maxsize=512)
-def _alpha_of(counted: tuple[tuple[tuple[int, ...], int], ...], draws: int, seed: int) -> Alpha:
+def _alpha_of(counted: tuple[tuple[tuple[int, ...], int], ...], draws: int, seed: int, is_ordered: bool) -> Alpha:
+    distances = _ordinal_distances if is_ordered else _nominal_distances
     patterns, counts = [pattern for pattern, _ in counted], [count for _, count in counted]
     total = sum(counts)
-    value = _alpha(dict(counted))
+    value = _alpha(dict(counted), distances)
     if value is None:
         return Alpha(None, None, total, is_alike=total > 0)
     chance = random.Random(seed)
-    drawn = (_alpha(Counter(chance.choices(patterns, counts, k=total))) for _ in range(draws))
+    drawn = (_alpha(Counter(chance.choices(patterns, counts, k=total)), distances) for _ in range(draws))
     # a draw in which everybody says the same holds no disagreement
     found = sorted(1.0 if one is None else one for one in drawn)
     low, high = (found[round(share * (draws - 1))] for share in (0.025, 0.975))

@@ -36,8 +36,8 @@ def guarded_tables() -> list[str]:
 
     labels = (
         "feedback.Ranking", "feedback.RankEntry", "feedback.RuleJudgement", "feedback.RuleScore", "feedback.Probe",
-        "feedback.Consent", "feedback.Demonstration", "feedback.DemonstrationReview", "feedback.AuditEntry",
-        "rewardtrain.Promotion",
+        "feedback.Consent", "feedback.Demonstration", "feedback.DemonstrationReview", "feedback.Rating",
+        "feedback.AuditEntry", "rewardtrain.Promotion",
     )  # fmt: skip
     return [apps.get_model(label)._meta.db_table for label in labels]
 

@@ -57,14 +57,13 @@ def _warnings(project: Project) -> dict[str, list[str]]:
     waits = Q(
         probes__dialogue__work_items__closed_at=None, probes__dialogue__work_items__slots__state__in=["free", "held"]
     )
-    unanswered = Slot.objects.filter(
-        work_item__rule=OuterRef("pk"),
-        work_item__kind=WorkItem.Kind.JUDGE,
-        work_item__closed_at=None,
-        state__in=[Slot.State.FREE, Slot.State.HELD],
-    )
+    asked = {"work_item__closed_at": None, "state__in": [Slot.State.FREE, Slot.State.HELD]}
+    judged = Slot.objects.filter(work_item__rule=OuterRef("pk"), work_item__kind=WorkItem.Kind.JUDGE, **asked)
+    rated = Slot.objects.filter(work_item__candidate__dialogue__probe__rule=OuterRef("pk"), **asked)
     rules = Rule.objects.filter(rule_set__project=project, is_sensitive=True)
-    current = rules.filter(Q(rule_set__state=RuleSet.State.PUBLISHED) | waits | Exists(unanswered)).distinct()
+    current = rules.filter(
+        Q(rule_set__state=RuleSet.State.PUBLISHED) | waits | Exists(judged) | Exists(rated)
+    ).distinct()
     found: dict[str, list[str]] = {}
     for rule in current.order_by("-rule_set__number", "position"):
         told = found.setdefault(rule.theme, [])
@@ -90,18 +89,21 @@ def covered(user: User, project: Project, rules: Iterable[Rule]) -> set[int]:
 
 def sensitive_rule(slot: Slot) -> Rule | None:
     """The sensitive rule for whose sake a slot's dialogue may show what harms; None where nothing is to be feared."""
+    return next((rule for rule in _rules_met(slot) if rule.is_sensitive), None)
+
+
+def _rules_met(slot: Slot) -> list[Rule]:
+    """The rule that is asked about, and the one that the dialogue was to break."""
     item = slot.work_item
-    probe = getattr(item.dialogue, "probe", None) if item.dialogue_id else None
-    rules = [item.rule, probe.rule if probe is not None else None]
-    return next((rule for rule in rules if rule is not None and rule.is_sensitive), None)
+    dialogue = item.dialogue or (item.candidate.dialogue if item.candidate is not None else None)
+    probe = getattr(dialogue, "probe", None)
+    return [rule for rule in (item.rule, probe.rule if probe is not None else None) if rule is not None]
 
 
 def may_be_shown(slot: Slot, user: User) -> bool:
     """Whether this person agreed to all that a slot's dialogue may show."""
-    item = slot.work_item
-    probe = getattr(item.dialogue, "probe", None) if item.dialogue_id else None
-    rules = [rule for rule in (item.rule, probe.rule if probe is not None else None) if rule is not None]
-    return len(covered(user, item.project, rules)) == len({rule.pk for rule in rules})
+    rules = _rules_met(slot)
+    return len(covered(user, slot.work_item.project, rules)) == len({rule.pk for rule in rules})
 
 
 @transaction.atomic

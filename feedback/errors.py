@@ -271,3 +271,44 @@ class AlreadyReviewed(FeedbackError):
 
     code = "already_reviewed"
     status = 409
+
+
+class ScaleFileRefused(FeedbackError):
+    """A file that holds no set of questions that could be asked."""
+
+    code = "scale_file_refused"
+
+
+class ScaleRefused(FeedbackError):
+    """A question that cannot be asked so; `problems` says of each field what is wrong."""
+
+    code = "scale_refused"
+
+    def __init__(self, problems: dict[str, str]) -> None:
+        super().__init__(" ".join(problems.values()))
+        self.problems = problems
+
+
+class ScaleSetInTheWay(FeedbackError):
+    """A set that the project has already, or that cannot be asked as it is."""
+
+    code = "scale_set_in_the_way"
+    status = 409
+
+
+class NotRateable(FeedbackError):
+    """Something that nobody can be asked to rate."""
+
+    code = "not_rateable"
+
+
+class BadRating(FeedbackError):
+    """Answers that are missing, or are not among those a question has."""
+
+    code = "bad_rating"
+
+
+class ProgramRatingsRefused(FeedbackError):
+    """A file of a program's verdicts that holds something wrong; the message names the line."""
+
+    code = "program_ratings_refused"

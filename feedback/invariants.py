@@ -13,6 +13,7 @@ from django.db.models import CharField, Count, Exists, F, Max, OuterRef, Prefetc
 from django.db.models.functions import Cast, Concat
 from django.utils import timezone
 
+from feedback import rating_checks
 from feedback.models import (
     Candidate,
     Comparison,
@@ -35,6 +36,7 @@ from feedback.models import (
     Turn,
     WorkItem,
 )
+from feedback.models.work import RULES_MET
 from feedback.queue import queued_models
 
 LONG_AGO = timedelta(minutes=10)
@@ -286,7 +288,7 @@ def verdicts_mark_what_the_model_said() -> Found:
 
 def sensitive_text_was_agreed_to() -> Found:
     """Whoever was given a dialogue that may show what harms had agreed to its theme by then."""
-    for rule in ("work_item__rule", "work_item__dialogue__probe__rule"):
+    for rule in RULES_MET:
         agreed = Consent.objects.filter(
             user=OuterRef("annotator"),
             project=OuterRef("work_item__project"),
@@ -429,6 +431,7 @@ CHECKS: list[Callable[[], Found]] = [
     reviews_are_their_holders,
     nobody_reviews_their_own,
     dialogues_go_on_from_demonstrations,
+    *rating_checks.CHECKS,
     snapshots_match_their_manifest,
     rules_continue_an_earlier_version,
 ]

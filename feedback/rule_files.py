@@ -124,7 +124,7 @@ def _refuse_twice(name: str, values: list[str]) -> None:
             raise RuleFileRefused(f"Rule {number}, {name}: rule {first} has the same. Each rule needs its own.")
 
 
-class _StrictLoader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """YAML without anchors (a small file could stand for a huge one) and without a name twice in one table."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -142,7 +142,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _yaml(text: str) -> Any:
-    loader = _StrictLoader(text)
+    loader = StrictLoader(text)
     try:
         return loader.get_single_data()
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as err:

@@ -16,17 +16,26 @@ _writing = threading.Lock()
 
 @shared_task(name="feedback.sweep")
 def sweep() -> None:
-    """Bring back what lapsed, ring for what is due, keep dialogues and demonstrations ready, ask by the rules in force.
+    """Bring back what lapsed, ring for what is due, keep dialogues and demonstrations ready and replies to rate, ask
+    by the rules in force.
 
     Running it twice changes nothing.
     """
-    from feedback import demonstrations_wanted, dialogues, judging_handed_over, probing, queue, slots
+    from feedback import (
+        demonstrations_wanted,
+        dialogues,
+        judging_handed_over,
+        probing,
+        queue,
+        ratings_wanted,
+        slots,
+    )
     from feedback.models import Project
 
     lapsed = _part("lapse slots", slots.lapse_slots)
     abandoned = _part("close abandoned probes", probing.close_abandoned_probes)
     rung = _part("ring for what is due", queue.ring_due)
-    opened = again = handed = asked = 0
+    opened = again = handed = asked = rated = 0
     for project in Project.objects.open():
         opened += _part(f"open dialogues project={project.pk}", partial(dialogues.keep_dialogues_ready, project))
         again += _part(f"ask again project={project.pk}", partial(dialogues.ask_again_where_it_failed, project))
@@ -37,12 +46,13 @@ def sweep() -> None:
         asked += _part(
             f"ask for reviews project={project.pk}", partial(demonstrations_wanted.keep_reviews_ready, project)
         )
+        rated += _part(f"ask for ratings project={project.pk}", partial(ratings_wanted.keep_ratings_ready, project))
         handed += _part(
             f"hand over project={project.pk}", partial(judging_handed_over.hand_over_what_returned, project)
         )
-    if lapsed or abandoned or rung or opened or again or handed or asked:
-        counts = (lapsed, abandoned, rung, opened, again, handed, asked)
-        logger.info("swept lapsed=%s abandoned=%s rung=%s opened=%s again=%s handed=%s asked=%s", *counts)
+    counts = (lapsed, abandoned, rung, opened, again, handed, asked, rated)
+    if any(counts):
+        logger.info("swept lapsed=%s abandoned=%s rung=%s opened=%s again=%s handed=%s asked=%s rated=%s", *counts)
 
 
 def _part(name: str, work: Callable[[], int]) -> int:

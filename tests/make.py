@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +22,10 @@ from feedback import (
     probing,
     queue,
     rankings,
+    ratings,
+    ratings_wanted,
+    scale_files,
+    scale_sets,
     slots,
     work_items,
 )
@@ -41,10 +46,12 @@ from feedback.models import (
     Prompt,
     PromptGroup,
     Ranking,
+    Rating,
     Rule,
     RuleJudgement,
     RuleScore,
     RuleSet,
+    ScaleSet,
     Slot,
     Turn,
     User,
@@ -331,6 +338,63 @@ def review(slot: Slot | None = None, verdict: str = "accepted", **answer: Any) -
     """What another person says of a written reply."""
     answer.setdefault("submit_key", uuid4())
     return demonstration_reviews.record_review(slot=slot or make_review_slot(), verdict=verdict, **answer)
+
+
+def make_scale_set(
+    project: Project | None = None, key: str = "lamda", *, is_open: bool = True, **fields: Any
+) -> ScaleSet:
+    """A ready-made set of questions in a project, open where people answer it."""
+    project = project or make_project()
+    found = scale_files.read_file(Path(key))
+    scale_set = scale_sets.add_set(project=project, key=key, found=found, by=None)
+    fields = {"is_open": is_open and not found.by_program, "ready": 0} | fields
+    ScaleSet.objects.filter(pk=scale_set.pk).update(**fields)
+    scale_set.refresh_from_db()
+    return scale_set
+
+
+def make_rate_slot(
+    scale_set: ScaleSet | None = None, candidate: Candidate | None = None, *, name: str = "alice", wanted: int = 2
+) -> Slot:
+    """A reply to be rated in the hands of a member."""
+    scale_set = scale_set or make_scale_set()
+    candidate = candidate or make_comparison(scale_set.project, candidates=2).candidates.all()[0]
+    item = ratings_wanted.ask_for_ratings(candidate=candidate, scale_set=scale_set, wanted=wanted)
+    slot = slots.claim_slot(item.slots.filter(state="free")[0].pk, user=make_member(item.project, name))
+    assert slot is not None
+    return slot
+
+
+ANSWERS = {
+    "lamda": {"sensible": "yes", "specific": "maybe", "interesting": "no", "harm": "no", "unfair": "no",
+              "misleading": "no", "grounded": "no_claims"},
+    "instructgpt": {"overall": "5", "work": "fails_task,makes_things_up", "content": "none"},
+    "sparrow": {"plausible": "yes", "supported": "no_evidence"},
+}  # fmt: skip
+
+
+def rate(slot: Slot | None = None, *, submit_key: Any = None, seconds: float | None = None, revises: int = 0,
+         **answers: str) -> list[Rating]:  # fmt: skip
+    """All that a person says of a reply; what is not given is as in ANSWERS."""
+    slot = slot or make_rate_slot()
+    scale_set = slot.work_item.scale_set
+    assert scale_set is not None
+    return ratings.record_ratings(
+        slot=slot, answers=ANSWERS[scale_set.key] | answers, submit_key=submit_key or uuid4(), seconds=seconds,
+        revises=revises,
+    )  # fmt: skip
+
+
+def make_rating(**fields: Any) -> Rating:
+    """A row as it stands in the database: one person's answer to one question, in a slot of its own."""
+    slot = make_rate_slot()
+    slots.fill(slot)
+    assert slot.work_item.scale_set is not None
+    values = {
+        "candidate": slot.work_item.candidate, "scale": slot.work_item.scale_set.scales.all()[0], "slot": slot,
+        "annotator": slot.annotator, "annotator_key": f"u{slot.annotator_id}", "value": "yes",
+    }  # fmt: skip
+    return Rating.objects.create(**values | fields)
 
 
 def _filled_slot(user: User, **about: Any) -> Slot:

@@ -9,6 +9,7 @@ from feedback.models.judgements import Consent, Probe, RuleJudgement, RuleScore
 from feedback.models.people import User
 from feedback.models.projects import Membership, Project, Prompt, PromptGroup
 from feedback.models.queued import QueuedWork
+from feedback.models.ratings import Rating, Scale, ScaleSet
 from feedback.models.rules import Rule, RuleSet
 from feedback.models.snapshots import Import, Snapshot
 from feedback.models.speakers import ModelVersion
@@ -36,10 +37,13 @@ __all__ = [
     "QueuedWork",
     "RankEntry",
     "Ranking",
+    "Rating",
     "Rule",
     "RuleJudgement",
     "RuleScore",
     "RuleSet",
+    "Scale",
+    "ScaleSet",
     "Slot",
     "Snapshot",
     "Turn",

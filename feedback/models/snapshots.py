@@ -43,14 +43,21 @@ class Snapshot(QueuedWork):
         PREFERENCE = "preference", "preference"
         RULES = "rules", "rules"
         DEMONSTRATIONS = "demonstrations", "demonstrations"
+        RATINGS = "ratings", "ratings"
 
-    IDS = ("ranking_ids", "judgement_ids", "demonstration_ids")  # long lists, read where they are needed alone
+    IDS = (
+        "ranking_ids",
+        "judgement_ids",
+        "demonstration_ids",
+        "rating_ids",
+    )  # long lists, read where they are needed alone
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="snapshots")
     kind = models.CharField(max_length=14, choices=Kind.choices, default=Kind.PREFERENCE)
     ranking_ids = models.JSONField(default=list)
     judgement_ids = models.JSONField(default=list, blank=True)
     demonstration_ids = models.JSONField(default=list, blank=True)
+    rating_ids = models.JSONField(default=list, blank=True)
     standing_rules = models.JSONField(
         default=dict, blank=True, help_text="{rule: the rule its judgements counted for when this was frozen}"
     )

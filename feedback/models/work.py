@@ -11,6 +11,7 @@ from django.apps import apps
 from django.conf import settings
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from feedback.models.dialogues import Dialogue
@@ -36,7 +37,7 @@ def _about_one_of(*names: str) -> Q:
 class WorkItem(models.Model):
     """One unit of people's work of one kind, about exactly one thing, wanting so many answers.
 
-    To probe and to judge are about a dialogue together with a rule.
+    To probe and to judge are about a dialogue together with a rule, to rate about a reply and a set of questions.
     """
 
     class Kind(models.TextChoices):
@@ -79,6 +80,14 @@ class WorkItem(models.Model):
         related_name="work_items",
         help_text="The rule that is probed or judged.",
     )
+    scale_set = models.ForeignKey(
+        "feedback.ScaleSet",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="work_items",
+        help_text="The questions by which the reply is rated.",
+    )
     wanted = models.PositiveSmallIntegerField(default=1, help_text="How many answers it wants.")
     added = models.PositiveSmallIntegerField(
         default=0, help_text="How many of these a manager asked for on top, where people differ."
@@ -112,6 +121,11 @@ class WorkItem(models.Model):
                 | ~Q(kind="review") & (Q(demonstration__isnull=True) | Q(kind="demonstrate", wanted=1)),
                 name="a_demonstration_is_reviewed_or_written_again_once",
             ),
+            models.CheckConstraint(
+                condition=Q(kind="rate", candidate__isnull=False, scale_set__isnull=False)
+                | ~Q(kind="rate") & Q(scale_set__isnull=True),
+                name="to_rate_is_about_a_reply_and_a_scale_set",
+            ),
             models.CheckConstraint(condition=Q(wanted__gte=1), name="a_work_item_wants_an_answer"),
             models.CheckConstraint(condition=Q(added__lte=models.F("wanted")), name="added_answers_are_wanted"),
             models.UniqueConstraint(
@@ -134,6 +148,11 @@ class WorkItem(models.Model):
                 condition=Q(rule__isnull=False),
                 name="one_work_item_per_dialogue_kind_and_rule",
             ),
+            models.UniqueConstraint(
+                fields=["candidate", "kind", "scale_set"],
+                condition=Q(scale_set__isnull=False),
+                name="one_work_item_per_reply_and_scale_set",
+            ),
         ]
         # serves the search for the next best thing
         indexes = [models.Index(fields=["project", "kind", "closed_at"], name="work_item_open")]
@@ -147,7 +166,9 @@ class WorkItem(models.Model):
         return self.kind in self.CHATS
 
 
-SHOWS_SENSITIVE = Q(work_item__rule__is_sensitive=True) | Q(work_item__dialogue__probe__rule__is_sensitive=True)
+# the rules for whose sake what a slot shows may harm: the one that is judged, and the one its dialogue was to break
+RULES_MET = ("work_item__rule", "work_item__dialogue__probe__rule", "work_item__candidate__dialogue__probe__rule")
+SHOWS_SENSITIVE = reduce(or_, (Q(**{f"{rule}__is_sensitive": True}) for rule in RULES_MET))
 
 
 class SlotQuerySet(models.QuerySet["Slot"]):
@@ -201,6 +222,8 @@ class SlotQuerySet(models.QuerySet["Slot"]):
             free = free._to_demonstrate_open_and_theirs(user)._demonstrating_independent_of(user)
         if kind in {"", WorkItem.Kind.RANK}:
             free = free._ranking_independent_of(user)
+        if kind in {"", WorkItem.Kind.RATE}:
+            free = free._to_rate_open(user)
         return free
 
     def _to_chat_begun_or_own(self, user) -> SlotQuerySet:
@@ -253,13 +276,26 @@ class SlotQuerySet(models.QuerySet["Slot"]):
             Exists(read), work_item__kind=WorkItem.Kind.DEMONSTRATE, work_item__demonstration=None
         )
 
+    def _to_rate_open(self, user) -> SlotQuerySet:
+        """Without replies to rate by a set that is closed, or that this person has rated by it."""
+        rated = (
+            apps.get_model("feedback", "Rating")
+            .objects.in_force()
+            .filter(
+                annotator_key=f"u{user.pk}",
+                candidate=OuterRef("work_item__candidate"),
+                scale__scale_set=OuterRef("work_item__scale_set"),
+            )
+        )
+        return self.exclude(Q(work_item__scale_set__is_open=False) | Exists(rated), work_item__kind=WorkItem.Kind.RATE)
+
     def showing_sensitive(self) -> SlotQuerySet:
         """Slots whose dialogue may show what harms: a sensitive rule is judged in it, or was probed in it."""
         return self.filter(SHOWS_SENSITIVE)
 
     def agreed_by(self, user) -> SlotQuerySet:
         """Without what a person did not agree to read: the themes of sensitive rules that are probed or judged."""
-        for rule in ("work_item__rule", "work_item__dialogue__probe__rule"):
+        for rule in RULES_MET:
             self = self.filter(
                 ~Q(**{f"{rule}__is_sensitive": True})
                 | Exists(
@@ -281,13 +317,16 @@ class SlotQuerySet(models.QuerySet["Slot"]):
         today = (
             Slot.objects.given_today_to(user)
             .showing_sensitive()
-            .values_list("work_item__project", "work_item__project__sensitive_per_day", "work_item__dialogue")
+            .annotate(read=Coalesce("work_item__dialogue", "work_item__candidate__dialogue"))
+            .values_list("work_item__project", "work_item__project__sensitive_per_day", "read")
         )
         given = set(today)  # few: read once, not per slot looked at
         most = {project: cap for project, cap, _ in given}
         full = [project for project, cap in most.items() if sum(row[0] == project for row in given) >= cap]
         room = ~Q(work_item__project__in=full) & Q(work_item__project__sensitive_per_day__gt=0)
-        return self.filter(~SHOWS_SENSITIVE | room | Q(work_item__dialogue__in=[row[2] for row in given]))
+        read = [row[2] for row in given]
+        is_read = Q(work_item__dialogue__in=read) | Q(work_item__candidate__dialogue__in=read)
+        return self.filter(~SHOWS_SENSITIVE | room | is_read)
 
     def given_today_to(self, user) -> SlotQuerySet:
         """What was handed to a person since midnight, by the server's clock; what they skipped among it."""

@@ -16,6 +16,7 @@ from feedback.models import (
     Probe,
     RankEntry,
     Ranking,
+    Rating,
     RuleJudgement,
     RuleScore,
 )
@@ -68,6 +69,10 @@ def a_review() -> DemonstrationReview:
     return make.make_demonstration_review()
 
 
+def a_rating() -> Rating:
+    return make.make_rating()
+
+
 Build = Callable[[], models.Model]
 EVIDENCE: list[tuple[Build, dict[str, object]]] = [
     (a_ranking, {"all_bad": True}),
@@ -78,6 +83,7 @@ EVIDENCE: list[tuple[Build, dict[str, object]]] = [
     (a_consent, {"given": False}),
     (a_demonstration, {"content": "Water it more."}),
     (a_review, {"verdict": "sent_back", "reason": "No."}),
+    (a_rating, {"value": "no"}),
     (an_audit_entry, {"action": "project.restored"}),
     (a_promotion, {"reason": "Another one."}),
 ]
@@ -121,8 +127,8 @@ def run(sql: str) -> None:
 def test_the_guarded_tables_are_these() -> None:
     assert append_only.guarded_tables() == [
         "feedback_ranking", "feedback_rankentry", "feedback_rulejudgement", "feedback_rulescore", "feedback_probe",
-        "feedback_consent", "feedback_demonstration", "feedback_demonstrationreview", "feedback_auditentry",
-        "rewardtrain_promotion",
+        "feedback_consent", "feedback_demonstration", "feedback_demonstrationreview", "feedback_rating",
+        "feedback_auditentry", "rewardtrain_promotion",
     ]  # fmt: skip
 
 

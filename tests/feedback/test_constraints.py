@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -25,8 +26,11 @@ from feedback.models import (
     PromptGroup,
     RankEntry,
     Ranking,
+    Rating,
     RuleJudgement,
     RuleSet,
+    Scale,
+    ScaleSet,
     Slot,
     Snapshot,
     Turn,
@@ -876,6 +880,178 @@ def a_passage_that_says_nothing() -> None:
 @breaks("a_passage_can_be_read_at_a_glance")
 def a_passage_of_501_characters() -> None:
     once_more(make.make_document().passages.get(), number=1, text="x" * 501)
+
+
+# Questions about replies, and what is answered
+
+
+@breaks("one_scale_set_per_key")
+def two_scale_sets_of_one_key() -> None:
+    scale_set = make.make_scale_set()
+    ScaleSet.objects.create(project=scale_set.project, key=scale_set.key, name="Another")
+
+
+@breaks("one_to_twenty_raters")
+def a_reply_that_nobody_rates() -> None:
+    make.make_scale_set(raters=0)
+
+
+@breaks("one_to_twenty_raters")
+def a_reply_that_a_crowd_rates() -> None:
+    make.make_scale_set(raters=21)
+
+
+@breaks("nobody_is_asked_what_a_program_answers")
+def a_programs_questions_open_to_people() -> None:
+    scale_set = make.make_scale_set(key="unit-tests")
+    ScaleSet.objects.filter(pk=scale_set.pk).update(is_open=True)
+
+
+def a_scale(**fields: Any) -> Scale:
+    """A further question of a set."""
+    values = {"key": "further", "position": 9, "name": "Further", "question": "Is it?", "kind": "choice"}
+    return Scale.objects.create(**{"scale_set": make.make_scale_set()} | values | fields)
+
+
+@breaks("one_scale_per_version")
+def two_questions_of_one_version() -> None:
+    scale = a_scale(asked_until=timezone.now() + timedelta(days=1))
+    once_more(scale, name="Again")
+
+
+@breaks("one_version_of_a_scale_is_asked")
+def two_versions_asked_at_once() -> None:
+    once_more(a_scale(), version=2)
+
+
+@breaks("numbers_have_two_to_nine_steps")
+def numbers_of_one_step() -> None:
+    a_scale(kind="numbers", steps=1)
+
+
+@breaks("numbers_have_two_to_nine_steps")
+def numbers_of_ten_steps() -> None:
+    a_scale(kind="numbers", steps=10)
+
+
+@breaks("numbers_have_two_to_nine_steps")
+def numbers_without_steps() -> None:
+    a_scale(kind="numbers")
+
+
+@breaks("numbers_have_two_to_nine_steps")
+def flags_with_steps() -> None:
+    a_scale(kind="flags", steps=3)
+
+
+@breaks("numbers_have_two_to_nine_steps")
+def a_kind_of_question_that_nobody_knows() -> None:
+    a_scale(kind="stars")
+
+
+@breaks("scale_versions_start_at_one")
+def a_question_of_version_nought() -> None:
+    a_scale(version=0)
+
+
+@breaks("a_scale_asks_something")
+def a_question_without_words() -> None:
+    a_scale(question="")
+
+
+@breaks("what_may_not_be_asked_implies_a_value")
+def a_question_that_may_not_be_asked_and_has_no_value_then() -> None:
+    a_scale(asked_after="sensible", asked_values=["yes"])
+
+
+@breaks("what_may_not_be_asked_implies_a_value")
+def a_question_that_is_always_asked_and_has_a_value_else() -> None:
+    a_scale(implied="no")
+
+
+@breaks("positive_votes_are_of_raters")
+def more_votes_than_raters() -> None:
+    a_scale(positive=["yes"], positive_votes=4, positive_raters=3)
+
+
+@breaks("positive_votes_are_of_raters")
+def no_vote_that_makes_positive() -> None:
+    a_scale(positive=["yes"], positive_votes=0, positive_raters=3)
+
+
+@breaks("positive_votes_are_of_raters")
+def votes_of_nobody() -> None:
+    a_scale(positive=["yes"], positive_votes=2)
+
+
+@breaks("a_scale_is_asked_before_it_is_not")
+def a_question_that_ends_before_it_begins() -> None:
+    a_scale(asked_until=timezone.now() - timedelta(days=1))
+
+
+@breaks("to_rate_is_about_a_reply_and_a_scale_set")
+def to_rate_by_no_questions() -> None:
+    comparison = make.make_comparison()
+    WorkItem.objects.create(project=comparison.dialogue.project, kind="rate", candidate=comparison.candidates.all()[0])
+
+
+@breaks("to_rate_is_about_a_reply_and_a_scale_set")
+def to_rank_by_a_scale_set() -> None:
+    comparison = make.make_comparison()
+    project = comparison.dialogue.project
+    WorkItem.objects.create(project=project, kind="rank", comparison=comparison, scale_set=make.make_scale_set(project))
+
+
+@breaks("one_work_item_per_reply_and_scale_set")
+def a_reply_asked_about_twice() -> None:
+    item = make.make_rate_slot().work_item
+    WorkItem.objects.create(project=item.project, kind="rate", candidate=item.candidate, scale_set=item.scale_set)
+
+
+@breaks("one_rating_per_revision")
+def two_ratings_of_one_revision() -> None:
+    once_more(make.make_rating())
+
+
+@breaks("one_rating_per_submit_and_scale")
+def two_ratings_of_one_submit() -> None:
+    rating: Rating = make.make_rating(submit_key=uuid4())
+    once_more(rating, revision=2, submit_key=rating.submit_key)
+
+
+@breaks("a_rating_comes_from_a_slot_an_import_or_a_program")
+def a_rating_from_nowhere() -> None:
+    make.make_rating(slot=None, annotator=None)
+
+
+@breaks("a_rating_comes_from_a_slot_an_import_or_a_program")
+def a_rating_by_a_person_and_a_program() -> None:
+    make.make_rating(program="pytest")
+
+
+@breaks("a_rating_comes_from_a_slot_an_import_or_a_program")
+def a_rating_of_a_slot_and_an_import() -> None:
+    make.make_rating(source_import=an_import())
+
+
+@breaks("a_rating_says_something")
+def a_rating_without_a_value() -> None:
+    make.make_rating(value="")
+
+
+@breaks("rating_revisions_start_at_one")
+def a_rating_of_revision_nought() -> None:
+    make.make_rating(revision=0)
+
+
+@breaks("rating_seconds_are_not_negative")
+def a_rating_before_it_was_asked() -> None:
+    make.make_rating(seconds=-1)
+
+
+@breaks("only_late_ratings_may_not_count")
+def a_rating_in_time_that_does_not_count() -> None:
+    make.make_rating(counts=False)
 
 
 @pytest.mark.parametrize(("name", "deed"), deeds.cases())
