@@ -60,6 +60,8 @@ def slot_or_404(request: HttpRequest, pk: int) -> Slot:
         "work_item__rule__rule_set",
         "work_item__dialogue__probe__rule",
         "work_item__demonstration__dialogue",
+        "work_item__candidate__dialogue__probe__rule",
+        "work_item__scale_set",
         "annotator",
     )
     slot = get_object_or_404(slots, pk=pk)

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from annotate.answers import FLAGS, Answer, answer_in_draft, answer_of, name_of
 from annotate.forms import SKIP_REASONS
+from annotate.questions import Answers, rate_context
 from annotate.reasons import in_plain_words
 from annotate.replies import Reply, Review, review_context, write_context
 from annotate.sheet import FAILED, NUMBER_WORDS, WAITING, Row, order_in_words, rows, sheet
@@ -29,6 +30,7 @@ SCRIPTS = tuple(
 )
 PROBE_SCRIPTS = (*SCRIPTS, "js/verdict.js")
 WRITE_SCRIPTS = (*SCRIPTS, "js/write.js")
+RATE_SCRIPTS = (*PROBE_SCRIPTS, "js/rate.js")
 REVIEW_SCRIPTS = (*SCRIPTS, "js/review.js")
 WHY_AFTER = 10  # seconds of waiting after which the page says why
 TAKEN = "taken"  # the phase of a chat that lapsed and that somebody else has now
@@ -46,6 +48,7 @@ class Refusal:
     verdict: Verdict | None = None
     reply: Reply | None = None
     review: Review | None = None
+    answers: Answers | None = None
 
 
 def desk(slot: Slot, refusal: Refusal | None = None, *, at_verdict: bool = False, shown: str = "") -> dict[str, Any]:
@@ -72,6 +75,9 @@ def _context_of(slot: Slot, refusal: Refusal, body: Mapping[str, Any], at_verdic
         return _probe_context(slot, refusal, body, at_verdict, shown)
     if kind == WorkItem.Kind.JUDGE:
         return _judge_context(slot, refusal, body, shown)
+    if kind == WorkItem.Kind.RATE:
+        late = _time_is_over(slot, "What you send is stored as late; nothing is lost.")
+        return rate_context(slot, refusal.answers, body, shown) | {"time_is_over": late, "scripts": RATE_SCRIPTS}
     if kind in WorkItem.DEMONSTRATIONS:
         return _reply_context(slot, refusal, body)
     build = _chat_context if kind == WorkItem.Kind.CHAT_AND_RANK else _rank_only_context

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django import forms
 
 from annotate.answers import FLAGS, NAME, Answer
+from annotate.questions import Answers, answers_sent
 from annotate.replies import LARGEST_PASTE, Reply, Review
 from annotate.verdicts import Verdict
 from feedback.errors import ForeignCandidate, ReasonTooLong
 from feedback.judgements import TACTICS
-from feedback.models import DemonstrationReview, User
+from feedback.models import DemonstrationReview, Scale, User
+from feedback.models.ratings import BETWEEN_FLAGS
 
 LARGEST_NUMBER = 2**31 - 1  # of positions and revisions
 LONGEST_LOOK = 24.0 * 3600  # seconds
@@ -233,6 +235,41 @@ class ReviewForm(SentForm):
     def answer(self) -> dict[str, Any]:
         """The arguments of `record_review`, but for the slot."""
         names = ("verdict", "submit_key", "reason", "content", "seconds")
+        return {name: self.cleaned_data[name] for name in names} | {"revises": self.cleaned_data["revises"] or 0}
+
+
+class RateForm(forms.Form):
+    """What is said of one reply: a value for each question, in fields `q-<key>`; and how long the page was in view."""
+
+    submit_key = forms.UUIDField(error_messages=dict.fromkeys(("required", "invalid"), UNREADABLE))
+    seconds = forms.CharField(required=False)
+    revises = forms.IntegerField(
+        min_value=0, max_value=LARGEST_NUMBER, required=False, error_messages={"invalid": UNREADABLE}
+    )
+    draft_version = forms.IntegerField(
+        min_value=0, max_value=LARGEST_NUMBER, required=False, error_messages={"invalid": UNREADABLE}
+    )
+
+    def clean_seconds(self) -> float | None:
+        return seconds_in_view(self.cleaned_data["seconds"])
+
+    def given(self) -> Answers:
+        """The answers as they came, to be shown again."""
+        return answers_sent(self.data)
+
+    def in_order(self, questions: Sequence[Scale]) -> Answers:
+        """The answers, of flags in the order of their question; what no question asks is left out."""
+        given = self.given()
+        found = {}
+        for scale in questions:
+            parts = given.get(scale.key, "").split(BETWEEN_FLAGS)
+            known = [value for value, _ in scale.choices if value in parts]
+            found[scale.key] = BETWEEN_FLAGS.join([*known, *(part for part in parts if part not in known)])
+        return found
+
+    def about(self) -> dict[str, Any]:
+        """The arguments of `record_ratings`, but for the slot and the answers."""
+        names = ("submit_key", "seconds")
         return {name: self.cleaned_data[name] for name in names} | {"revises": self.cleaned_data["revises"] or 0}
 
 

@@ -20,12 +20,14 @@ from feedback.models import (
     Membership,
     Project,
     Ranking,
+    Rating,
     RuleJudgement,
     Slot,
     User,
     WorkItem,
 )
 from feedback.probing import Lack
+from feedback.scale_texts import MOST_SCALES
 
 KINDS = {  # the kinds of work there are pages for, and what each asks
     WorkItem.Kind.CHAT_AND_RANK: ("Chat and rank", "Write to the model, rank its replies, write on from the best"),
@@ -34,6 +36,7 @@ KINDS = {  # the kinds of work there are pages for, and what each asks
     WorkItem.Kind.JUDGE: ("Judge again", "A dialogue somebody else had: did it break a rule"),
     WorkItem.Kind.DEMONSTRATE: ("Demonstrate", "Write the reply that the model should give"),
     WorkItem.Kind.REVIEW: ("Review", "A reply somebody else wrote: is it one the model should give"),
+    WorkItem.Kind.RATE: ("Rate replies", "One reply at a time, and a few short questions about it"),
 }
 ANSWERS: dict[str, type[Any]] = {  # the row that each kind of work ends with
     WorkItem.Kind.CHAT_AND_RANK: Ranking,
@@ -42,6 +45,7 @@ ANSWERS: dict[str, type[Any]] = {  # the row that each kind of work ends with
     WorkItem.Kind.JUDGE: RuleJudgement,
     WorkItem.Kind.DEMONSTRATE: Demonstration,
     WorkItem.Kind.REVIEW: DemonstrationReview,
+    WorkItem.Kind.RATE: Rating,
 }
 RECENT = 200  # answers that say how long one usually takes
 
@@ -77,12 +81,13 @@ class Day:
 def waiting_work(user: User, project: Project) -> list[Waiting]:
     """Per kind of work: how many pieces this person may take, and how long one usually takes.
 
-    Rules are named where they are probed, written replies where there are any to write.
+    Rules are named where they are probed, written replies where there are any to write, ratings where people are asked.
     """
     judged = project.probes_open or blind_sets.asks_for_judgements(project)
     about_rules = WorkItem.ABOUT_RULES if project.probes_open else (WorkItem.Kind.JUDGE,) if judged else ()
     hidden = {*WorkItem.ABOUT_RULES} - {*about_rules}
     hidden |= set() if project.demonstrations_open else {*WorkItem.DEMONSTRATIONS}
+    hidden |= set() if project.scale_sets.filter(is_open=True).exists() else {WorkItem.Kind.RATE}
     shown = [kind for kind in KINDS if kind not in hidden]
     asks = judged and bool(consents.themes(user, project))
     return [_waiting(user, project, kind, asks=asks and kind in WorkItem.ABOUT_RULES) for kind in shown]
@@ -149,6 +154,7 @@ def own_answers(user: User, project: Project, most: int = 100) -> list[Given]:
         *_own_judgements(user, project, most),
         *_own_demonstrations(user, project, most),
         *_own_reviews(user, project, most),
+        *_own_ratings(user, project, most),
     ]
     return sorted(given, key=lambda answer: answer.at, reverse=True)[:most]
 
@@ -197,6 +203,21 @@ def _own_reviews(user: User, project: Project, most: int) -> Iterator[Given]:
         yield Given(reverse("annotate:work", args=[review.slot_id]), opening, review.created_at, ", ".join(said))
 
 
+def _own_ratings(user: User, project: Project, most: int) -> Iterator[Given]:
+    """What a person said of replies, each reply and set of questions once."""
+    mine = Rating.objects.newest().filter(annotator=user, candidate__dialogue__project=project)
+    newest = mine.order_by("-created_at", "slot", "scale__position")
+    told: dict[int | None, list[Rating]] = {}
+    for rating in newest.select_related("scale__scale_set", "candidate__dialogue__prompt")[: most * MOST_SCALES]:
+        told.setdefault(rating.slot_id, []).append(rating)
+    for rows in list(told.values())[:most]:
+        first = rows[0]
+        said = [f"Rated, {first.scale.scale_set.name}: {first.scale.name} {first.scale.in_words(first.value).lower()}"]
+        said += ["late" if first.counts else "late, not counted"] * first.late + ["taken back"] * first.withdrawn
+        url = "" if first.withdrawn else reverse("annotate:work", args=[first.slot_id])
+        yield Given(url, _opening(first.candidate.dialogue), first.created_at, ", ".join(said))
+
+
 def _in_words(ranking: Ranking) -> str:
     """What was answered: "Ranked, 1 tie", and whether it came late."""
     places = list(ranking.ranks().values())
@@ -236,8 +257,10 @@ def _answered_since(user: User, project: Project, start: datetime) -> list[tuple
     written = Demonstration.objects.filter(withdrawn=False, dialogue__project=project, **mine)
     written = written.exclude(superseded_by__annotator=user).filter(made_by_review=None)
     reviewed = DemonstrationReview.objects.in_force().filter(demonstration__dialogue__project=project, **mine)
-    given = ranked.values_list(*columns)
-    return list(given.union(*(rows.values_list(*columns) for rows in (judged, written, reviewed)), all=True))
+    rated = Rating.objects.in_force().filter(candidate__dialogue__project=project, **mine)
+    once = rated.values_list(*columns).distinct()  # all answers about a reply are of one instant
+    given = [rows.values_list(*columns) for rows in (judged, written, reviewed)]
+    return list(ranked.values_list(*columns).union(*given, once, all=True))
 
 
 def in_hand(user: User, project: Project) -> Slot | None:
@@ -248,6 +271,7 @@ def in_hand(user: User, project: Project) -> Slot | None:
             "work_item__dialogue__prompt",
             "work_item__demonstration__dialogue__prompt",
             "work_item__comparison__dialogue__prompt",
+            "work_item__candidate__dialogue__prompt",
             "work_item__rule",
             "draft",
         )
@@ -266,7 +290,7 @@ def opening_of(slot: Slot) -> str:
     item = slot.work_item
     if item.rule is not None:
         return item.rule.name
-    about = item.comparison or item.demonstration
+    about = item.comparison or item.demonstration or item.candidate
     dialogue = item.dialogue or (about.dialogue if about else None)
     return _opening(dialogue) if dialogue is not None else ""
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from annotate.views import answers, chatting, consent, demonstrating, home, judging, ranking, settings, work
+from annotate.views import answers, chatting, consent, demonstrating, home, judging, ranking, rating, settings, work
 
 app_name = "annotate"
 
@@ -32,6 +32,8 @@ urlpatterns = [
     path("work/<int:pk>/say/", demonstrating.say, name="say"),
     path("work/<int:pk>/withdraw/", demonstrating.withdraw, name="withdraw"),
     path("work/<int:pk>/review/", demonstrating.review, name="review"),
+    path("work/<int:pk>/rate/", rating.rate, name="rate"),
+    path("work/<int:pk>/unrate/", rating.take_back, name="unrate"),
     path("answers/", answers.answers, name="answers"),
     path("answers/<int:pk>/", answers.look_again, name="look_again"),
 ]

@@ -83,7 +83,7 @@ def verdict_context(slot: Slot, given: Verdict | None, body: Mapping[str, Any]) 
         "judgement": stored,
         "sent_words": _sent_words(given, stored),
         "longest_reason": LONGEST_REASON,
-        **_consent(slot),
+        **consent_context(slot),
     }
 
 
@@ -94,7 +94,7 @@ def _sent_words(given: Verdict | None, stored: RuleJudgement | None) -> str:
     return f"{dict(STEPS)[given.verdict or 3].lower()}, and {stored.get_verdict_display().lower()} counts"
 
 
-def _consent(slot: Slot) -> dict[str, Any]:
+def consent_context(slot: Slot) -> dict[str, Any]:
     """What may appear, since when it was agreed to, and how much of it there was today; nothing where all is tame."""
     rule = consents.sensitive_rule(slot)
     if rule is None:

@@ -1,4 +1,4 @@
-"""What managers fill in about rules: shape alone; what a rule may say is decided by `rule_texts`."""
+"""What managers fill in about rules and questions: shape alone; `rule_texts` and `scale_texts` decide what they say."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 from django import forms
 
 from feedback import rule_sets
-from feedback.models import Rule
+from feedback.models import Rule, Scale
 from feedback.rule_files import LONGEST_NOTE
 from feedback.rule_texts import DEFAULTS, LONGEST
+from feedback.scale_sets import MOST_READY
+from feedback.scale_texts import LONGEST as SCALE_LONGEST
+from feedback.scale_texts import MOST_RATERS
 
 LISTS = ("breaks", "keeps", "ideas")
 NUMBER = {"invalid": "Write a number."}
@@ -65,6 +68,46 @@ class RuleForm(forms.Form):
         for name in ("probe_quota", "weight"):
             found[name] = DEFAULTS[name] if found[name] is None else found[name]
         return found
+
+
+class AskingForm(forms.Form):
+    """How many people rate the same reply by a set of questions, and how many replies are kept waiting."""
+
+    raters = forms.IntegerField(label="People per reply", min_value=1, max_value=MOST_RATERS, error_messages=NUMBER)
+    ready = forms.IntegerField(label="Replies kept waiting", min_value=0, max_value=MOST_READY, error_messages=NUMBER)
+
+
+class ScaleForm(forms.Form):
+    """The words of one question about a reply; which values it has stays as it is."""
+
+    def __init__(self, scale: Scale, data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(data)
+        self.words = ["name", "question", "guidance"]
+        hints = {"question": "Short, and about one thing.", "guidance": "What counts, in a sentence or two."}
+        labels = {"name": "Name", "question": "Question", "guidance": "Help", "low_words": "What 1 means"}
+        labels["high_words"] = f"What {scale.steps} means"
+        self.words += ["low_words", "high_words"] if scale.kind == Scale.Kind.NUMBERS else []
+        for name in self.words:
+            self._add(name, labels[name], getattr(scale, name), SCALE_LONGEST[name], hints.get(name, ""))
+        self.values = [option["value"] for option in scale.options]
+        for option in scale.options:
+            self._add(
+                f"option-{option['value']}", f"Answer “{option['value']}”", option["words"], SCALE_LONGEST["words"]
+            )
+
+    def _add(self, name: str, label: str, initial: str, longest: int, hint: str = "") -> None:
+        attributes = {"maxlength": longest, "autocomplete": "off"}
+        widget = forms.Textarea(attributes | {"rows": 2}) if name == "guidance" else forms.TextInput(attributes)
+        self.fields[name] = forms.CharField(
+            label=label, required=False, initial=initial, widget=widget, help_text=hint, max_length=10 * longest
+        )
+
+    def changed_words(self) -> dict[str, str]:
+        return {name: self.cleaned_data[name] for name in self.words}
+
+    def changed_options(self) -> dict[str, str]:
+        """{value: words}."""
+        return {value: self.cleaned_data[f"option-{value}"] for value in self.values}
 
 
 class PublishForm(forms.Form):

@@ -17,6 +17,7 @@ from feedback.models.ratings import BETWEEN_FLAGS
 from feedback.scale_sets import newest_scales
 
 FEW_UNITS = 10  # replies that two people rated, below which alpha says nothing yet
+FLAGS, NUMBERS = Scale.Kind.FLAGS, Scale.Kind.NUMBERS
 Units = dict[int, list[str]]  # {reply: the values it was given}
 
 
@@ -53,6 +54,7 @@ class OfPolicy:
     policy: str
     answers: int
     replies: int
+    values: list[ValueShare]
     speaking_for: Share | None
     mean: float | None
     positive: Share | None
@@ -73,8 +75,8 @@ class Figures:
     earlier_answers: int  # to other versions of the question
 
     @property
-    def most(self) -> int:
-        return max([1, *(int(one.share.hits) for one in self.values)])
+    def is_asked(self) -> bool:
+        return self.scale.asked_until is None
 
 
 def figures_of(scale_set: ScaleSet) -> list[Figures]:
@@ -128,9 +130,6 @@ def value_shares(scale: Scale, values: Sequence[str]) -> list[ValueShare]:
     return [ValueShare(value, words, Share(counts[value], len(values))) for value, words in scale.choices]
 
 
-FLAGS, NUMBERS = Scale.Kind.FLAGS, Scale.Kind.NUMBERS
-
-
 def agreement_on(scale: Scale, units: Iterable[Sequence[str]]) -> list[Agreed]:
     """Krippendorff's alpha: ordinal for numbers, nominal for choices, and nominal for each flag by itself.
 
@@ -152,7 +151,8 @@ def _of_policy(scale: Scale, policy: str, units: Units) -> OfPolicy:
     values = [value for given in units.values() for value in given]
     speaks = Share(sum(value in scale.positive for value in values), len(values)) if scale.positive else None
     mean = fmean(int(value) for value in values) if scale.kind == NUMBERS and values else None
-    return OfPolicy(policy, len(values), len(units), speaks, mean, positive_replies(scale, units.values()))
+    shares = value_shares(scale, values)
+    return OfPolicy(policy, len(values), len(units), shares, speaks, mean, positive_replies(scale, units.values()))
 
 
 def positive_replies(scale: Scale, units: Iterable[Sequence[str]]) -> Share | None:

@@ -49,8 +49,12 @@ def turns_of(candidate: Candidate) -> list[Turn]:
 
 
 def questions_of(slot: Slot) -> list[Scale]:
-    """The questions of a slot, in the words they had when it was claimed: they stay the same while it is held."""
-    assert slot.work_item.scale_set_id is not None and slot.claimed_at is not None  # of a slot that somebody has
+    """The questions of a slot, in the words they had when it was claimed: they stay the same while it is held.
+
+    Raises  SlotNotYours where it asks for something else
+    """
+    if slot.work_item.scale_set_id is None or slot.claimed_at is None:
+        raise SlotNotYours("This piece of work asks for something else. Take the next one from your home page.")
     return list(Scale.objects.asked_at(slot.claimed_at).filter(scale_set=slot.work_item.scale_set_id))
 
 

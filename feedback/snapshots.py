@@ -1,7 +1,8 @@
 """Snapshots: fix what is exported, write its files once, tell whether they are whole, read them for training.
 
-A snapshot names its answers (rankings, judgements or demonstrations) by id list when it is made. What its files say
-depends on those alone: no id, no clock, no path, so the same snapshot is the same bytes wherever it is written.
+A snapshot names its answers (rankings, judgements, demonstrations or ratings) by id list when it is made. What its
+files say depends on those alone: no id, no clock, no path, so the same snapshot is the same bytes wherever it is
+written.
 """
 
 from __future__ import annotations
@@ -29,7 +30,19 @@ from feedback.exports.comparisons import ComparisonReader, Messages
 from feedback.exports.demonstrated import DemonstrationReader
 from feedback.exports.judged import JudgedReader
 from feedback.exports.layouts import LAYOUTS
-from feedback.models import Demonstration, Dialogue, Project, PromptGroup, Ranking, RuleJudgement, Snapshot, Turn, User
+from feedback.exports.rated import RatedReader
+from feedback.models import (
+    Demonstration,
+    Dialogue,
+    Project,
+    PromptGroup,
+    Ranking,
+    Rating,
+    RuleJudgement,
+    Snapshot,
+    Turn,
+    User,
+)
 
 logger = logging.getLogger(__name__)
 ORIGINS = ("people", "imports")
@@ -93,7 +106,8 @@ def freeze(
 ) -> Snapshot:
     """Fix which answers a snapshot has: those in force that count, at this instant. Its files are written later.
 
-    kind     preference: rankings; rules: verdicts on rules; demonstrations: written replies that were accepted
+    kind     preference: rankings; rules: verdicts on rules; demonstrations: written replies that were accepted;
+             ratings: answers about single replies
     filters  {"origin": "people" or "imports", "splits": ["train", …]}; empty: everything
     ring     ask a worker to write it; False when the caller writes it itself
     Raises   SnapshotEmpty when nothing is left, ValueError for a filter nobody knows
@@ -264,6 +278,37 @@ def _why_not_shown(fact: Any) -> str:
     return "it goes on from a reply that is not accepted" if fact.is_unfounded else ""
 
 
+def _ratings_sorted_out(project: Project, filters: dict[str, Any]) -> tuple[list[int], Counter[str]]:
+    """As `_sorted_out`, of answers about single replies."""
+    newer = Rating.objects.filter(
+        candidate=OuterRef("candidate"),
+        scale=OuterRef("scale"),
+        annotator_key=OuterRef("annotator_key"),
+        revision__gt=OuterRef("revision"),
+    )
+    facts = (
+        Rating.objects.filter(candidate__dialogue__project=project)
+        .order_by("pk")
+        .annotate(
+            corrected=Exists(newer),
+            prompt=F("candidate__dialogue__prompt"),
+            kind=F("candidate__dialogue__kind"),
+            split=F("candidate__dialogue__prompt__group__split"),
+        )
+    )
+    columns = ("pk", "corrected", "withdrawn", "counts", "source_import", "program", "prompt", "kind", "split")
+    kept: list[int] = []
+    excluded: Counter[str] = Counter()
+    for fact in facts.values_list(*columns, named=True).iterator(chunk_size=5000):
+        is_filtered = bool(fact.program and filters.get("origin"))  # neither people's nor imported
+        reason = _why_left_out(fact, filters) or ("its origin was filtered out" if is_filtered else "")
+        if reason:
+            excluded[reason] += 1
+        else:
+            kept.append(fact.pk)
+    return kept, excluded
+
+
 @dataclass(frozen=True)
 class Frozen:
     """How one kind of snapshot finds what it holds, and what it says where there is nothing."""
@@ -287,6 +332,7 @@ FROZEN = {
         "no accepted demonstration",
         "Write some, and have others review them",
     ),  # fmt: skip
+    Snapshot.Kind.RATINGS: Frozen(_ratings_sorted_out, "rating_ids", "ratings", "no rating in force", "Rate some"),
 }
 
 
@@ -363,6 +409,8 @@ def _reader(snapshot: Snapshot) -> files.Reader:
         return ComparisonReader(snapshot.project, snapshot.ranking_ids)
     if snapshot.kind == Snapshot.Kind.DEMONSTRATIONS:
         return DemonstrationReader(snapshot.project, snapshot.demonstration_ids)
+    if snapshot.kind == Snapshot.Kind.RATINGS:
+        return RatedReader(snapshot.project, snapshot.rating_ids)
     heads = {int(rule): head for rule, head in snapshot.standing_rules.items()}
     return JudgedReader(snapshot.project, snapshot.judgement_ids, heads)
 

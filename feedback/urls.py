@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback.pages import corpus, demonstrations, disagreements, overview, rule_drafts, rules, snapshots
+from feedback.pages import corpus, demonstrations, disagreements, overview, ratings, rule_drafts, rules, snapshots
 
 app_name = "feedback"
 
@@ -14,6 +14,11 @@ urlpatterns = [
     path("corpus/evidence/", corpus.search_here, name="search_corpus"),
     path("corpus/<int:pk>/", corpus.document, name="document"),
     path("corpus/<int:pk>/keep/", corpus.keep, name="keep_document"),
+    path("ratings/", ratings.ratings, name="ratings"),
+    path("ratings/add/", ratings.add_set, name="add_scale_set"),
+    path("ratings/<slug:key>/", ratings.change_set, name="change_scale_set"),
+    path("ratings/<slug:key>/<slug:scale>/", ratings.scale, name="scale"),
+    path("ratings/<slug:key>/<slug:scale>/asked/", ratings.turn, name="turn_scale"),
     path("snapshots/", snapshots.make, name="make_snapshot"),
     path("snapshots/<int:pk>/download/", snapshots.download, name="download_snapshot"),
     path("rules/", rules.rules, name="rules"),

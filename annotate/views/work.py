@@ -20,6 +20,7 @@ from feedback.models import (
     DemonstrationReview,
     Project,
     Ranking,
+    Rating,
     RuleJudgement,
     Slot,
     User,
@@ -28,7 +29,7 @@ from feedback.models import (
 from feedback.probing import Lack
 from feedback.rankings import ranking_in_force
 
-Answer = Ranking | RuleJudgement | Demonstration | DemonstrationReview
+Answer = Ranking | RuleJudgement | Demonstration | DemonstrationReview | Rating
 
 CHAT, RANK = WorkItem.Kind.CHAT_AND_RANK, WorkItem.Kind.RANK
 PROBE, JUDGE = WorkItem.Kind.PROBE, WorkItem.Kind.JUDGE
@@ -40,6 +41,7 @@ PAGES = {
     JUDGE: ("annotate/judging.html", "annotate/_judge_part.html"),
     DEMONSTRATE: ("annotate/demonstrating.html", "annotate/_write_part.html"),
     REVIEW: ("annotate/reviewing.html", "annotate/_review_part.html"),
+    WorkItem.Kind.RATE: ("annotate/rating.html", "annotate/_rate_part.html"),
 }
 
 

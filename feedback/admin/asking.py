@@ -1,4 +1,4 @@
-"""Asking people to write, rank and review replies, from the lists of what can be asked about."""
+"""Asking people to write, rank, rate and review replies, from the lists of what can be asked about."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from feedback import audit, demonstrations, demonstrations_wanted, rankings_wanted
+from feedback import audit, demonstrations, demonstrations_wanted, rankings_wanted, ratings_wanted
 from feedback.errors import FeedbackError
-from feedback.models import Comparison, Dialogue, Project, Prompt, Turn, WorkItem
+from feedback.models import Comparison, Dialogue, Project, Prompt, ScaleSet, Turn, WorkItem
 from feedback.pages.access import person
 
 
@@ -65,3 +65,24 @@ def ask_for_reviews(modeladmin: admin.ModelAdmin, request: HttpRequest, rows: Qu
             audit.record("demonstration.review_asked", project=project, actor=person(request), target=item)
             asked += 1
     modeladmin.message_user(request, f"Asked for {asked}. Others are reviewed, asked about, or not imported.")
+
+
+@admin.action(description="Ask people to rate the replies")
+def ask_for_ratings(modeladmin: admin.ModelAdmin, request: HttpRequest, rows: QuerySet) -> None:
+    """Of dialogues all replies, by every set of questions that is open; what cannot be asked is told."""
+    asked, refused = 0, set()
+    for row in rows:
+        open_sets = list(ScaleSet.objects.filter(project=row.project_id, is_open=True))
+        if not open_sets:
+            refused.add(f"{row.project} has no questions open. Open a set under Ratings first.")
+        for scale_set in open_sets:
+            try:
+                items = ratings_wanted.ask_about_dialogue(dialogue=row, scale_set=scale_set)
+            except FeedbackError as err:
+                refused.add(err.message)
+            else:
+                asked += len(items)
+                audit.record("ratings.asked", project=row.project, actor=person(request), target=row, asked=len(items))
+    modeladmin.message_user(request, f"Asked for {asked}.")
+    for why in sorted(refused):
+        modeladmin.message_user(request, why, messages.WARNING)

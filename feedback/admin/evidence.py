@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.text import Truncator
 
-from feedback.admin.asking import ask_for_demonstrations, ask_for_rankings, ask_for_reviews
+from feedback.admin.asking import ask_for_demonstrations, ask_for_rankings, ask_for_ratings, ask_for_reviews
 from feedback.admin.base import (
     EvidenceAdmin,
     EvidenceInline,
@@ -30,10 +30,13 @@ from feedback.models import (
     Probe,
     RankEntry,
     Ranking,
+    Rating,
     Rule,
     RuleJudgement,
     RuleScore,
     RuleSet,
+    Scale,
+    ScaleSet,
     Snapshot,
     Turn,
 )
@@ -64,7 +67,7 @@ class DialogueAdmin(EvidenceAdmin):
     list_filter = ["project", "kind"]
     list_select_related = ["project", "policy", "prompt"]
     inlines = [TurnInline]
-    actions = [ask_for_demonstrations, ask_for_rankings]
+    actions = [ask_for_demonstrations, ask_for_rankings, ask_for_ratings]
 
     @admin.display(description="opening")
     def opening(self, dialogue: Dialogue) -> str:
@@ -170,6 +173,32 @@ class DemonstrationAdmin(EvidenceAdmin):
     @admin.display(description="reply")
     def opening_words(self, demonstration: Demonstration) -> str:
         return Truncator(demonstration.content).chars(80)
+
+
+class ScaleInline(EvidenceInline):
+    model = Scale
+    fields = ["key", "version", "name", "question", "kind", "asked_from", "asked_until"]
+
+
+@admin.register(ScaleSet)
+class ScaleSetAdmin(EvidenceAdmin):
+    """Questions are added, reworded, opened and closed on the page of ratings; here they are read."""
+
+    list_display = ["name", "project", "is_open", "by_program", "raters", "ready", "created_at"]
+    list_filter = ["project", "is_open", "by_program"]
+    list_select_related = ["project"]
+    inlines = [ScaleInline]
+
+
+@admin.register(Rating)
+class RatingAdmin(EvidenceAdmin):
+    project_path = "candidate__dialogue__project"
+    list_display = [
+        "__str__", "scale", "value", "implied", "annotator_key", "annotator", "revision", "withdrawn", "counts",
+        "created_at",
+    ]  # fmt: skip
+    list_filter = ["candidate__dialogue__project", "scale__scale_set", "implied", "withdrawn", "counts"]
+    list_select_related = ["scale", "annotator"]
 
 
 @admin.register(Snapshot)

@@ -159,6 +159,26 @@ pairs = rows.filter(lambda row: row["edited_from"]).rename_columns({"completion"
 - `manifest.json` holds counts, filters and the sha256 of every file.
 """
 
+RATINGS_READING = """## Reading it
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("PATH OF THIS FOLDER")  # one row for each answer to each question about a reply
+replies = load_dataset("json", data_files="PATH OF THIS FOLDER/ratings/train.jsonl")  # each reply with all of them
+given = rows.filter(lambda row: not row["implied"])  # without the values that follow from an earlier answer
+```
+
+- `data/*.parquet` and `data/*.jsonl` hold the same rows: one for every value that a person or a program gave a reply on
+  one scale. `value` is the answer by its name, of flags those that hold with commas between, or `none`; `number` is
+  that of a scale of numbers. `implied` says that the question was not asked, because an earlier answer settles it.
+- `ratings/*.jsonl` holds each reply once, with its questions in the very words that were answered (a question that was
+  changed is another version), and below each question its answers.
+- `seconds` is the time for all questions of a set together.
+- Train, validation and test share no opening. Annotators have pseudonyms; programs have their names.
+- `manifest.json` holds counts, filters and the sha256 of every file.
+"""
+
 WORDS = {
     "preference": Words(
         title="ranked preferences",
@@ -206,5 +226,20 @@ WORDS = {
             "characters": "characters",
         },
         reading=DEMONSTRATIONS_READING,
+    ),
+    "ratings": Words(
+        title="ratings",
+        tags=("ratings",),
+        task="text-classification",
+        origin="Replies of a dialogue model, each rated by itself on one or several scales.",
+        simulated="A rehearsal: every rating in here is a simulated annotator's, none a person's.",
+        columns={
+            "replies": "replies",
+            "ratings": "ratings",
+            "implied": "not asked",
+            "by_programs": "by programs",
+            "several_raters": "replies of several raters",
+        },
+        reading=RATINGS_READING,
     ),
 }

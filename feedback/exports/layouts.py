@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from feedback.exports import demonstrated, judged
+from feedback.exports import demonstrated, judged, rated
 from feedback.exports.comparisons import ExportedComparison
 from feedback.exports.preferences import pair_schema, preference_rows, tied_pairs
 
@@ -73,5 +73,14 @@ LAYOUTS = {
         schema=demonstrated.schema,
         count=demonstrated.count,
         counted=demonstrated.COUNTED,
+    ),
+    "ratings": Layout(
+        kind="ratings",
+        folder="ratings",
+        rows=rated.rows,
+        row_counts=("ratings",),
+        schema=rated.schema,
+        count=rated.count,
+        counted=rated.COUNTED,
     ),
 }

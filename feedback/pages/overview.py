@@ -13,7 +13,7 @@ from django.utils.text import capfirst
 from django.views.decorators.http import require_POST, require_safe
 
 from feedback import charts, demonstrations, figures, generation
-from feedback.models import GenerationRequest, Membership, Project, RuleJudgement, Snapshot
+from feedback.models import GenerationRequest, Membership, Project, Rating, RuleJudgement, ScaleSet, Snapshot
 from feedback.pages.access import managed_project
 from feedback.pages.parts import render_page_or_part
 
@@ -48,7 +48,9 @@ def overview(request: HttpRequest, slug: str) -> HttpResponse:
     if getattr(request, "htmx", None) and request.htmx.target == "queue":  # type: ignore[attr-defined]
         return _queue_part(request, project)
     judged = RuleJudgement.objects.filter(dialogue__project=project).exists()
-    context = {"project": project, "snapshots": _snapshots(project), "judged": judged, **_figures(project)}
+    rated = _rated(project)
+    context: dict[str, Any] = {"project": project, "snapshots": _snapshots(project), "judged": judged, "rated": rated}
+    context |= _figures(project)
     context["steps"] = first_steps(project, context["pace"].total, context["prompts"])
     context["needs"] = needs_of(project, context)
     return render_page_or_part(request, "feedback/overview.html", {}, context)
@@ -69,6 +71,16 @@ def _figures(project: Project) -> dict[str, Any]:
         "prompts": figures.prompt_counts(project),
         "written": demonstrations.counts_of(project),
     }
+
+
+def _rated(project: Project) -> dict[str, Any]:
+    """How many answers about single replies count, and which sets of questions are open; empty without any."""
+    sets = list(ScaleSet.objects.filter(project=project))
+    counted = Rating.objects.counted().filter(candidate__dialogue__project=project)
+    if not sets:
+        return {}
+    replies, answers = counted.values("candidate").distinct().count(), counted.count()
+    return {"replies": replies, "answers": answers, "open": [one for one in sets if one.is_open]}
 
 
 def _most_a_day(pace: figures.Pace) -> float:

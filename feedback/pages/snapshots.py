@@ -19,7 +19,7 @@ from feedback.pages.access import managed_project, person
 
 @require_POST
 def make(request: HttpRequest, slug: str) -> HttpResponse:
-    """Freeze the rankings, the verdicts on rules, or the demonstrations that count now; a worker writes the files."""
+    """Freeze the rankings, verdicts on rules, demonstrations or ratings that count now; a worker writes the files."""
     project = managed_project(request, slug)
     kind = request.POST.get("kind", Snapshot.Kind.PREFERENCE)
     if kind not in Snapshot.Kind.values:

@@ -19,7 +19,7 @@ READ = ["/", "/guidelines/{slug}/", "/settings/", "/work/{slot}/", "/work/{slot}
 READ += ["/answers/{comparison}/", "/consent/{slug}/"]
 BOTH = ["/settings/", "/consent/{slug}/"]  # read, and where something is said
 WORK_ACTS = ["rank", "skip", "send", "undo", "more", "end", "retry", "fewer", "verdict", "judge", "take-back"]
-WORK_ACTS += ["write", "start", "say", "withdraw", "review"]
+WORK_ACTS += ["write", "start", "say", "withdraw", "review", "rate", "unrate"]
 ACTS = ["/next/{slug}/", "/own/{slug}/", *(f"/work/{{slot}}/{act}/" for act in WORK_ACTS)]
 DRAFT = "/work/{slot}/draft/"
 

@@ -23,7 +23,10 @@ from feedback import (
     invariants,
     judgements,
     queue,
+    rating_checks,
+    ratings,
     rule_sets,
+    scale_sets,
     slots,
     snapshots,
 )
@@ -40,6 +43,7 @@ from feedback.models import (
     PromptGroup,
     RankEntry,
     Ranking,
+    Rating,
     Rule,
     RuleJudgement,
     Slot,
@@ -65,6 +69,7 @@ def record() -> None:
     project = make.make_project(answers_per_comparison=2)
     probed_and_judged(project)
     written_and_reviewed(project)
+    rated(project)
     chat = make.make_chat(project, name="alice")
     make.make_ranking(chat, ranks={}, all_bad=True)
     make.answer_request(dialogues.ask_for_new_candidates(slot=chat))
@@ -143,6 +148,25 @@ def written_and_reviewed(project: Project) -> None:
     late = make.make_write_slot(project, text="Six?")
     make.lapse(late)
     make.write(late, "Sixth.")
+
+
+def rated(project: Project) -> None:
+    """Replies rated by each set: settled by an earlier answer, in other words, corrected, taken back, late, skipped."""
+    sets = {key: make.make_scale_set(project, key) for key in ("lamda", "instructgpt", "sparrow")}
+    replies = make.make_comparison(project, text="Rated?", candidates=4).candidates.all()
+    slot = make.make_rate_slot(sets["lamda"], replies[0])
+    make.rate(slot, sensible="no")
+    make.rate(slot, specific="no", revises=1)
+    scale_sets.change_words(scale=sets["lamda"].scales.get(key="harm"), words={"name": "Harm"}, options={}, by=None)
+    make.rate(make.make_rate_slot(sets["lamda"], replies[0], name="bob"))
+    taken = make.make_rate_slot(sets["instructgpt"], replies[1])
+    make.rate(taken)
+    ratings.withdraw_ratings(slot=taken)
+    late = make.make_rate_slot(sets["sparrow"], replies[2], wanted=1)
+    make.lapse(late)
+    make.rate(make.make_rate_slot(sets["sparrow"], replies[2], name="bob", wanted=1))
+    make.rate(late)
+    slots.skip(make.make_rate_slot(sets["sparrow"], replies[3], name="dan"), reason="no")
 
 
 def test_a_healthy_record_is_clean(record: None) -> None:
@@ -535,6 +559,49 @@ def a_sensitive_probe_of_somebody_who_was_not_asked() -> None:
         Consent.objects.filter(user__username="alice").delete()
 
 
+@finds(rating_checks.ratings_are_their_holders)
+def a_rating_under_another_name() -> None:
+    make.make_rating(annotator_key="u0")
+
+
+@finds(rating_checks.ratings_are_their_holders)
+def a_rating_of_another_reply() -> None:
+    make.make_rating(candidate=make.make_comparison(text="Another?").candidates.all()[0])
+
+
+@finds(rating_checks.ratings_are_sent_whole)
+def one_answer_of_seven() -> None:
+    make.make_rating()
+
+
+@finds(rating_checks.ratings_have_a_value_of_their_scale)
+def an_answer_that_the_question_does_not_have() -> None:
+    make.make_rating(value="perhaps")
+
+
+@finds(rating_checks.ratings_follow_from_earlier_ones)
+def an_answer_to_what_was_not_asked() -> None:
+    slot = make.make_rate_slot()
+    rows = make.rate(slot, sensible="no")
+    with append_only.suspended(connection):
+        Rating.objects.filter(pk=rows[1].pk).update(value="yes")
+
+
+@finds(rating_checks.ratings_follow_from_earlier_ones)
+def an_implied_answer_to_what_was_asked() -> None:
+    rows = make.rate()
+    with append_only.suspended(connection):
+        Rating.objects.filter(pk=rows[1].pk).update(implied=True)
+
+
+@finds(rating_checks.counted_ratings_within_wanted)
+def more_ratings_than_were_wanted() -> None:
+    slot = make.make_rate_slot(wanted=2)
+    make.rate(slot)
+    make.rate(make.make_rate_slot(slot.work_item.scale_set, slot.work_item.candidate, name="bob"))
+    WorkItem.objects.filter(pk=slot.work_item_id).update(wanted=1)
+
+
 @finds(invariants.demonstrations_are_their_holders)
 def a_demonstration_under_another_name() -> None:
     spoil(Demonstration.objects.filter(content="Third."), annotator_key="u999")
@@ -635,14 +702,18 @@ def test_the_checker_finds(record: None, check: str, plant: Plant) -> None:
 
 
 def test_every_check_is_known_to_find_something() -> None:
-    ours = {check.__name__ for check in invariants.CHECKS if check.__module__ == "feedback.invariants"}
+    ours = {
+        check.__name__
+        for check in invariants.CHECKS
+        if check.__module__ in {"feedback.invariants", "feedback.rating_checks"}
+    }
     assert ours == {check for check, _ in PLANTS}
 
 
 def test_looking_changes_nothing_and_asks_a_bounded_number_of_questions(
     record: None, django_assert_max_num_queries: Any
 ) -> None:
-    with django_assert_max_num_queries(65):
+    with django_assert_max_num_queries(71):
         list(invariants.violations())
 
 

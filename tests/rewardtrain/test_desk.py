@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from feedback import invariants, rule_sets
-from feedback.models import Demonstration, Rule, Slot, User
+from feedback import invariants, ratings_wanted, rule_sets
+from feedback.models import Demonstration, Project, Rule, ScaleSet, Slot, User
 from rewardtrain.desk import seed_desk
 from rewardtrain.starter.violations import rules
+from tests import make
 
 pytestmark = pytest.mark.django_db
 
@@ -39,3 +40,18 @@ def test_the_demo_has_replies_to_write_and_one_to_review_and_a_second_run_change
         assert free.filter(work_item__kind="demonstrate").count() >= 5
         assert [slot.work_item.demonstration for slot in free.filter(work_item__kind="review")] == [text]
     assert not list(invariants.violations())
+
+
+def test_the_demo_asks_to_rate_replies_by_each_ready_made_set_once_there_are_some(
+    settings: Any, tmp_path: Path
+) -> None:
+    settings.DATA_DIR = tmp_path
+    for _ in range(2):
+        call_command("seed_demo", stdout=StringIO())
+    sets = {found.key: (found.is_open, found.raters) for found in ScaleSet.objects.all()}
+    assert sets == {"lamda": (True, 2), "instructgpt": (True, 2), "sparrow": (True, 2), "unit-tests": (False, 1)}
+    project = Project.objects.get()
+    make.make_comparison(project)
+    assert ratings_wanted.keep_ratings_ready(project) == 3 * 4  # the replies to one turn, by three sets
+    free = Slot.objects.claimable_by(User.objects.get(username="alice"), "rate")
+    assert set(free.values_list("work_item__scale_set__key", flat=True)) == {"lamda", "instructgpt", "sparrow"}

@@ -16,6 +16,7 @@ TOLD = {
     "preference": ("comparisons", "rankings", "pairs", "tied_pairs"),
     "rules": ("dialogues", "verdicts", "broken", "kept", "undecided"),
     "demonstrations": ("demonstrations", "edits", "later_turns", "rewritten"),
+    "ratings": ("replies", "ratings", "implied", "by_programs"),
 }
 
 

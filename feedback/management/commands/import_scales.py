@@ -46,6 +46,6 @@ class Command(BaseCommand):
 def _key(path: Path) -> str:
     """What the set is called in addresses: the file's bare name. Raises CommandError."""
     key = path.stem.lower()
-    if not key.isascii() or not key.replace("-", "").replace("_", "").isalnum() or len(key) > 40:
+    if not key.isascii() or not key.replace("-", "").replace("_", "").isalnum() or len(key) > 40 or key == "add":
         raise CommandError("Name the file with letters, digits and hyphens, at most 40: it becomes the set's name.")
     return key

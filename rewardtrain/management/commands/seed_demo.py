@@ -13,9 +13,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import transaction
 
-from feedback import corpus, demonstrations, demonstrations_wanted, slots
+from feedback import corpus, demonstrations, demonstrations_wanted, ratings_wanted, scale_files, scale_sets, slots
 from feedback.imports.corpus import FORMAT as IMPORT_FORMAT
-from feedback.models import Demonstration, Import, Membership, Project, Prompt, User
+from feedback.models import Demonstration, Import, Membership, Project, Prompt, ScaleSet, User
 from rewardtrain.desk import seed_desk
 from rewardtrain.starter.care_sheets import FOLDER, care_sheets
 
@@ -25,6 +25,7 @@ PEOPLE = (
     ("admin", "", "", None, "runs the installation"),
 )
 WRITER = "maria"
+RATERS = 2  # as many people as rate here
 OPENING = "Is my heavy soil good for camellias?"  # of the starter world's
 REPLY = "Not as it is: camellias want acid soil that drains well. Dig in leaf mould, or grow them in a pot."
 
@@ -39,6 +40,7 @@ class Command(BaseCommand):
             _keep(lines)
         _show_demonstrations(project)
         _show_corpus(project)
+        _ask_for_ratings(project)
         self.stdout.write(f"{project.name}: {project.prompts.count()} prompts, {project.policy} serves.")
 
 
@@ -81,6 +83,19 @@ def _show_corpus(project: Project) -> None:
     )
     if made:
         corpus.add_documents(source_import=source, texts=sheets)
+
+
+def _ask_for_ratings(project: Project) -> None:
+    """Every set of questions that comes along, open where people answer; they are asked once there are replies."""
+    if ScaleSet.objects.filter(project=project).exists():
+        return
+    for key, path in scale_files.DEFAULT_SETS.items():
+        found = scale_files.read_file(path)
+        scale_set = scale_sets.add_set(project=project, key=key, found=found, by=None)
+        if not found.by_program:
+            scale_sets.set_asking(scale_set=scale_set, raters=RATERS, ready=scale_set.ready, by=None)
+            scale_sets.open_or_close(scale_set=scale_set, is_open=True, by=None)
+    ratings_wanted.keep_ratings_ready(project)
 
 
 def _keep(lines: list[str]) -> Path:
