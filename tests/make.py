@@ -346,7 +346,8 @@ def make_scale_set(
     """A ready-made set of questions in a project, open where people answer it."""
     project = project or make_project()
     found = scale_files.read_file(Path(key))
-    scale_set = scale_sets.add_set(project=project, key=key, found=found, by=None)
+    scale_set = ScaleSet.objects.filter(project=project, key=key).first()
+    scale_set = scale_set or scale_sets.add_set(project=project, key=key, found=found, by=None)
     fields = {"is_open": is_open and not found.by_program, "ready": 0} | fields
     ScaleSet.objects.filter(pk=scale_set.pk).update(**fields)
     scale_set.refresh_from_db()

@@ -109,7 +109,7 @@ def test_the_command_writes_replies_for_a_program_and_takes_its_verdicts_in(
     rows = [json.loads(text) for text in out.read_text().splitlines()]
     assert [row["candidate"] for row in rows] == [one.pk for one in replies]
     assert rows[0]["reply"] == replies[0].text and rows[0]["prompt"][0]["role"] == "user"
-    verdicts.write_text("\n".join(line(row["candidate"], "fails") for row in rows))
+    verdicts.write_text("\n".join(line(one, "fails") for one in replies))
     said = StringIO()
     call_command("record_program_ratings", str(verdicts), project=project.slug, stdout=said)
     assert "3 verdicts stored" in said.getvalue() and Rating.objects.count() == 3
