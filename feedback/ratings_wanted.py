@@ -14,6 +14,7 @@ from feedback.errors import NotRateable
 from feedback.models import Candidate, Dialogue, Project, Scale, ScaleSet, Slot, WorkItem
 
 RATE_PRIORITY = 0
+NEWEST = 2000  # replies of a policy among which is looked for some to ask about
 
 
 @transaction.atomic
@@ -90,17 +91,18 @@ def _ask_for_missing(scale_set: ScaleSet) -> int:
 
 
 def _newest_replies(scale_set: ScaleSet) -> QuerySet[Candidate]:
-    """Replies of the policy that serves which nobody was asked about, the newest first.
+    """Replies of the policy that serves which nobody was asked about, of its last few thousand, the newest first.
 
     Of the replies to one turn the first that was made comes long before the others, so that many dialogues are seen.
     """
     asked = WorkItem.objects.filter(candidate=OuterRef("pk"), scale_set=scale_set)
-    made = Candidate.objects.filter(
-        ~Exists(asked),
+    of_policy = Candidate.objects.filter(
+        model_version=scale_set.project.policy_id,
         dialogue__project=scale_set.project_id,
         dialogue__kind=Dialogue.Kind.PREFERENCE,
-        model_version=scale_set.project.policy_id,
         comparison__isnull=False,
         is_empty=False,
     )
+    newest = of_policy.order_by("-pk").values("pk")[:NEWEST]
+    made = Candidate.objects.filter(~Exists(asked), pk__in=newest)
     return made.select_related("dialogue").order_by("index", "-pk")

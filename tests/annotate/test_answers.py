@@ -88,7 +88,7 @@ def test_a_hundred_answers_cost_no_more_queries(
     for number in range(15):
         comparison = make.make_comparison(project, text=f"Question {number}?")
         make.make_ranking(make.make_rank_slot(comparison, wanted=1), comparison)
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(13):
         page = as_alice.get("/answers/")
     assert words_of(page).count("Look again") == 15
     with django_assert_max_num_queries(14):

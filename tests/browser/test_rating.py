@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -136,12 +137,12 @@ def test_letters_and_numbers_are_silent_where_they_are_switched_off(visit: Visit
 def test_on_a_phone_a_touch_answers_and_goes_on(visit: Visitor, sets: dict[str, ScaleSet]) -> None:
     slot = make.make_rate_slot(sets["sparrow"])
     page = visit("alice", PHONE).go(f"/work/{slot.pk}/")
-    page.get_by_text("Maybe").tap()
+    page.locator("[data-question]:visible label", has_text="Maybe").tap()
     question(page, "Does the evidence that was shown with it bear it out?")
     page.get_by_role("button", name="Back").tap()
     question(page, "Could what it says be true")
-    page.get_by_text("Yes", exact=True).tap()
-    page.locator("label", has_text="None was shown").tap()
+    page.locator("[data-question]:visible label", has_text="Yes").tap()
+    page.locator("[data-question]:visible label", has_text="None was shown").tap()
     page.get_by_role("button", name="Submit").tap()
     expect(page.locator("h1")).to_be_visible()
     expect(page.get_by_role("heading", name="Could what it says be true")).to_have_count(0)
@@ -156,7 +157,7 @@ def test_without_a_script_every_question_is_there_and_is_sent(visit: Visitor, se
     page.locator("label", has_text="Yes").first.click()
     page.locator("label", has_text="None was shown").click()
     page.get_by_role("button", name="Submit").click()
-    expect(page.get_by_role("heading", name="The reply")).to_have_count(0)
+    expect(page).not_to_have_url(re.compile(f"/work/{slot.pk}/"))
     assert Rating.objects.count() == 2
 
 

@@ -53,7 +53,7 @@ def root(client: Client) -> Client:
 def project() -> Project:
     """A project with a row of everything the admin site shows."""
     project = make.make_project()
-    make.make_ranking(make.make_rank_slot(make.make_comparison(project), wanted=1))
+    ranking = make.make_ranking(make.make_rank_slot(make.make_comparison(project), wanted=1))
     snapshot = Snapshot.objects.create(project=project, state="done", sha256=uuid4().hex)
     snapshot.project.imports.create(format="hh-rlhf", file_name="helpful.jsonl", sha256="0" * 64)
     turn = Round.objects.create(project=project, number=1, policy_before=project.policy, snapshot=snapshot)
@@ -68,6 +68,7 @@ def project() -> Project:
     make.make_rule_score(probe, model_version=project.policy)  # no rule model: the settings say that there is none
     make.make_demonstration_review(make.make_demonstration(make.make_dialogue(project), name="beth"), name="bert")
     make.make_document(project)
+    make.rate(make.make_rate_slot(make.make_scale_set(project), ranking.comparison.candidates.all()[0]))
     Consent.objects.create(
         project=project, user=make.make_user("beth"), theme="Safety", wording="Wrong advice.", given=True
     )

@@ -25,6 +25,7 @@ from feedback.errors import (
 )
 from feedback.invariants import violations
 from feedback.models import AuditEntry, Candidate, Project, Rating, Scale, ScaleSet, Slot, Turn, WorkItem
+from feedback.tasks import sweep
 from tests import make
 from tests.threads import at_once
 
@@ -463,3 +464,16 @@ def test_numbers_have_a_mean(project: Project) -> None:
     make.rate(make.make_rate_slot(scale_set, first.work_item.candidate, name="bob"), overall="3")
     overall = rating_figures.figures_of(scale_set)[0]
     assert overall.policies[0].mean == 4.5 and overall.policies[0].speaking_for is None
+
+
+def test_the_sweep_asks_about_replies_and_leaves_what_is_older(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (make.make_comparison(project, candidates=2, text=f"{text}?") for text in ("Old", "New"))
+    make.make_scale_set(project, "sparrow", ready=9)
+    monkeypatch.setattr(ratings_wanted, "NEWEST", 2)
+    sweep()
+    assert set(WorkItem.objects.filter(kind="rate").values_list("candidate__comparison", flat=True)) == {new.pk}
+    monkeypatch.setattr(ratings_wanted, "NEWEST", 4)
+    sweep()
+    assert WorkItem.objects.filter(kind="rate", candidate__comparison=old).count() == 2
