@@ -236,3 +236,15 @@ def test_axe_finds_nothing_on_the_managers_pages(
         found += look_at(maria.go(f"/projects/{project.slug}/ratings/{path}"), path)
     found += look_at(maria.go(f"/projects/{project.slug}/"), "overview")
     assert not found, "\n".join(found)
+
+
+def test_the_answers_stay_in_their_place_from_question_to_question(visit: Visitor, sets: dict[str, ScaleSet]) -> None:
+    slot = make.make_rate_slot(sets["lamda"])
+    page = visit("alice").go(f"/work/{slot.pk}/")
+    places = []
+    for key in "1112":
+        box = page.locator("[data-question]:visible .pick").first.bounding_box()
+        assert box is not None
+        places.append(box["y"])
+        press(page, key)
+    assert len(set(places)) == 1, places
