@@ -8,7 +8,7 @@ from typing import Any
 
 from annotate.verdicts import consent_context
 from feedback import ratings
-from feedback.models import Rating, Scale, Slot
+from feedback.models import Rating, Scale, Slot, Turn
 from feedback.models.ratings import BETWEEN_FLAGS, NONE
 
 FIELD = "q-"  # how the fields about questions begin
@@ -78,7 +78,8 @@ def rate_context(slot: Slot, given: Answers | None, body: Mapping[str, Any], sho
     return consent | {
         "phase": "rate",
         "turns": ratings.turns_of(candidate),
-        "reply": [turn["content"] for turn in candidate.turns],
+        "candidate": candidate,
+        "reply": [turn["content"] for turn in candidate.turns if turn["role"] not in Turn.SEARCH],
         "scale_set": slot.work_item.scale_set,
         "questions": questions,
         "first": next((one.scale.key for one in questions if not answers.get(one.scale.key)), ""),

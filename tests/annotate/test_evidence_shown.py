@@ -62,6 +62,14 @@ def test_the_dialogue_tells_search_from_speech(as_alice: Client, project: Projec
     assert page.content.decode().count('class="turn assistant"') == 1
 
 
+def test_who_rates_a_reply_sees_what_it_found(as_alice: Client, project: Project, comparison: Comparison) -> None:
+    reply = next(one for one in comparison.candidates.all() if one.query)
+    slot = make.make_rate_slot(make.make_scale_set(project), reply)
+    words = words_of(as_alice.get(f"/work/{slot.pk}/"))
+    assert reply.text in words and "A fern drinks twice a week." in words
+    assert words.count("fern water") == 1  # the search stands apart from the reply
+
+
 def test_an_imported_reply_shows_its_search_as_its_source_has_it() -> None:
     turns = [
         {"role": "search_query", "content": "fern"}, {"role": "search_results", "content": "Twice."},

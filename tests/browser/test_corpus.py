@@ -65,7 +65,7 @@ def test_a_document_is_searched_taken_out_and_brought_back_without_a_script(
 ) -> None:
     page = visit("maria", java_script_enabled=False).go(f"/projects/{project.slug}/corpus/")
     page.get_by_role("searchbox").fill("shade")
-    page.get_by_role("button", name="Search").click()
+    page.get_by_role("button", name="Search", exact=True).click()
     expect(page.get_by_role("article")).to_contain_text("Ferns want deep shade.")
     page.get_by_role("link", name="Ferns").click()
     page.get_by_role("button", name="Take it out").click()
