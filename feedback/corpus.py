@@ -98,12 +98,12 @@ def bring_back(*, document: Document, by: User) -> None:
 
 
 @transaction.atomic
-def search_here(*, project: Project, is_on: bool, by: User) -> None:
-    """Let half of the replies that people rank search the corpus first from now on, or no more."""
-    project.evidence = Project.Evidence.CORPUS if is_on else Project.Evidence.OFF
+def search_in(*, project: Project, evidence: str, by: User) -> None:
+    """Let half of the replies that people rank search first from now on, and where; or no more."""
+    project.evidence = Project.Evidence(evidence)
     project.save(update_fields=["evidence"])
-    action = "project.evidence_on" if is_on else "project.evidence_off"
-    audit.record(action, project=project, actor=by, target=project)
+    action = "project.evidence_on" if evidence else "project.evidence_off"
+    audit.record(action, project=project, actor=by, target=project, evidence=evidence)
 
 
 def size_of(project: Project) -> Size:

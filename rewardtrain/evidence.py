@@ -11,6 +11,7 @@ from typing import Any
 
 from feedback.models import Project, Turn
 from feedback.search import CorpusSearch, Search, Snippet
+from rewardtrain.search_service import ServiceSearch
 from rewardtrain.seeds import stable_seed
 
 SNIPPETS = 2  # that a reply is shown, and shows
@@ -47,11 +48,16 @@ class Evidence:
 
 def search_of(project: Project) -> Search | None:
     """Where a project's replies look for evidence; None where they do not."""
+    if project.evidence == Project.Evidence.SERVICE:
+        return ServiceSearch()
     return CorpusSearch(project) if project.evidence == Project.Evidence.CORPUS else None
 
 
 def gather(search: Search, said: str) -> Evidence:
-    """What is found by the words a policy wrote: its first line that says something."""
+    """What is found by the words a policy wrote: its first line that says something.
+
+    Raises  GenerationFailed when the search itself fails
+    """
     lines = (" ".join(line.split()) for line in said.splitlines())
     query = next((line for line in lines if line), "")[:LONGEST_QUERY].strip()
     return Evidence(query, tuple(search.find(query, SNIPPETS))) if query else Evidence()

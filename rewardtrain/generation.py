@@ -225,9 +225,13 @@ class Unfinished:
         return self.found.get((draw.index, draw.draw), Evidence())
 
     def take_query(self, result: MadeReply) -> None:
-        """Search by the words a draw wrote."""
-        assert self.search is not None
-        self.found[result.draw.index, result.draw.draw] = evidence.gather(self.search, storable(result.text))
+        """Search by the words a draw wrote. A search that fails ends the attempt, as a reply that fails does."""
+        if not self.is_open or self.search is None:
+            return
+        try:
+            self.found[result.draw.index, result.draw.draw] = evidence.gather(self.search, storable(result.text))
+        except GenerationFailed as err:
+            self.fail(err)
 
     def take(self, result: MadeReply | FailedJob) -> None:
         """Keep a draw; once its try is whole, store its best or have it drawn again. A failure ends the attempt."""

@@ -27,6 +27,8 @@ QUEUE_DIR = DATA_DIR / "queue"
 # What speaks. A model server is called only when its host and port are named here: host:port, separated by commas.
 MODEL_HOSTS = environment.read_list("NESTBOX_MODEL_HOSTS", default=[])
 MODEL_SERVER_SECONDS = environment.read_whole_number("NESTBOX_MODEL_SECONDS", default=120, lowest=1, highest=3600)
+SEARCH_URL = environment.env.str("NESTBOX_SEARCH_URL", "")  # of a service that projects may search for evidence
+SEARCH_SECONDS = environment.read_whole_number("NESTBOX_SEARCH_SECONDS", default=10, lowest=1, highest=300)
 GENERATION_DEVICE = environment.env.str("NESTBOX_DEVICE", "auto")  # auto, cpu, cuda, cuda:1
 GENERATION_REQUESTS_AT_ONCE = environment.read_whole_number(
     "NESTBOX_REQUESTS_AT_ONCE", default=16, lowest=1, highest=256

@@ -48,6 +48,7 @@ class Project(models.Model):
     class Evidence(models.TextChoices):
         OFF = "", "nowhere"
         CORPUS = "corpus", "in the project's corpus"
+        SERVICE = "service", "by the installation's search service"
 
     slug = models.SlugField(max_length=60, unique=True)
     name = models.CharField(max_length=120)
@@ -161,7 +162,9 @@ class Project(models.Model):
             models.CheckConstraint(
                 condition=Q(demonstrations_per_prompt__gte=1), name="a_prompt_wants_a_demonstration"
             ),
-            models.CheckConstraint(condition=Q(evidence__in=["", "corpus"]), name="evidence_is_sought_somewhere_known"),
+            models.CheckConstraint(
+                condition=Q(evidence__in=["", "corpus", "service"]), name="evidence_is_sought_somewhere_known"
+            ),
             models.CheckConstraint(condition=Q(temperature__gte=0), name="temperature_is_not_negative"),
             models.CheckConstraint(
                 condition=Q(draws_per_reply__gte=1, draws_per_reply__lte=MOST_DRAWS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -10,7 +11,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from feedback import corpus as documents
-from feedback.models import Document
+from feedback.models import Document, Project
 from feedback.pages.access import managed_project, person
 from feedback.pages.parts import render_page_or_part
 from feedback.search import CorpusSearch
@@ -18,8 +19,16 @@ from feedback.search import CorpusSearch
 A_PAGE = 50
 SHOWN = 6  # of what a search finds
 LONGEST_QUERY = 300
-SEARCHES = "From now on half of the replies search here first, and show people what they found."
-SEARCHES_NO_MORE = "Replies search no more. What earlier ones found stays with them."
+SAID = {
+    Project.Evidence.CORPUS: "From now on half of the replies search here first, and show people what they found.",
+    Project.Evidence.SERVICE: "From now on half of the replies ask the search service first, and show what it found.",
+    Project.Evidence.OFF: "Replies search no more. What earlier ones found stays with them.",
+}
+
+
+def _services() -> list[str]:
+    """What else than the corpus can be searched in this installation."""
+    return [Project.Evidence.SERVICE] if settings.SEARCH_URL else []
 
 
 @require_safe
@@ -35,6 +44,7 @@ def corpus(request: HttpRequest, slug: str) -> HttpResponse:
         "words": words,
         "found": CorpusSearch(project).find(words, SHOWN) if words else [],
         "size": documents.size_of(project),
+        "has_service": bool(_services()),
     }
     removed = request.GET.get("removed") == "1"
     page = Paginator(documents.documents_of(project, removed=removed), A_PAGE).get_page(request.GET.get("page"))
@@ -44,11 +54,13 @@ def corpus(request: HttpRequest, slug: str) -> HttpResponse:
 
 @require_POST
 def search_here(request: HttpRequest, slug: str) -> HttpResponse:
-    """`on` is 1 or nothing."""
+    """`evidence` is where replies search: `corpus`, `service` where there is one, or nothing."""
     project = managed_project(request, slug)
-    is_on = request.POST.get("on") == "1"
-    documents.search_here(project=project, is_on=is_on, by=person(request))
-    messages.success(request, SEARCHES if is_on else SEARCHES_NO_MORE)
+    wanted = request.POST.get("evidence", "")
+    known = [Project.Evidence.CORPUS, *_services()]
+    evidence = Project.Evidence(wanted) if wanted in known else Project.Evidence.OFF
+    documents.search_in(project=project, evidence=evidence, by=person(request))
+    messages.success(request, SAID[evidence])
     return HttpResponseRedirect(reverse("feedback:corpus", args=[slug]))
 
 

@@ -12,30 +12,24 @@ import logging
 import math
 import os
 import re
-import ssl
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
-import httpx2
 from django.conf import settings
 
 from feedback.errors import GenerationFailed
 from feedback.models import ModelVersion
 from rewardtrain.backends import Draw, FailedJob, GenerationJob, MadeReply, Messages
+from rewardtrain.backends.calls import RequestRefused, Server, post
 from rewardtrain.backends.outbound import Destination, destination
 
 logger = logging.getLogger(__name__)
 CALLS_AT_ONCE = 8
 REPLIES_PER_CALL = 16  # servers cap `n`, and an answer must not grow with the draws that are chosen from
-LARGEST_ANSWER = 4 * 1024 * 1024  # bytes
 LONGEST_REPLY = 100_000  # characters
-CONNECT_SECONDS = 5.0
-LONGEST_RETRY_AFTER = 300.0  # seconds
 KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*API_KEY")
 SENT_SETTINGS = ("temperature", "top_p", "top_k", "max_new_tokens")
 SEARCHED = {"search_query": "Searched for:", "search_results": "Found, to answer with where it helps:"}
@@ -92,9 +86,9 @@ class OpenAICompatible:
         goal = destination(self.version.endpoint.rstrip("/") + "/chat/completions")
         key = api_key(self.version)
         try:
-            return post(goal, body, key)
+            return _post(goal, body, key)
         except LogprobsRefused:
-            return post(goal, {name: value for name, value in body.items() if name != "logprobs"}, key)
+            return _post(goal, {name: value for name, value in body.items() if name != "logprobs"}, key)
 
     def _made(
         self, job: GenerationJob, draw: Draw, choice: Choice, seed: int, made_by: dict[str, Any], answer: Answer
@@ -164,90 +158,15 @@ class LogprobsRefused(Exception):
     """The server does not know log-probabilities."""
 
 
-def post(goal: Destination, body: Mapping[str, Any], key: str) -> bytes:
-    """Send one request and read its whole answer, within the limits of time and size.
-
-    Raises  GenerationFailed with a reason for people; LogprobsRefused
-    """
-    headers = {"Host": goal.host_header, "Accept": "application/json", "Accept-Encoding": "identity"}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
-    allowed = settings.MODEL_SERVER_SECONDS
-    deadline = time.monotonic() + allowed
-    timeout = httpx2.Timeout(allowed, connect=min(CONNECT_SECONDS, allowed))
+def _post(goal: Destination, body: Mapping[str, Any], key: str) -> bytes:
+    """The body of a model server's answer. Raises  GenerationFailed; LogprobsRefused"""
+    server = Server("model server", "the model's endpoint", settings.MODEL_SERVER_SECONDS)
     try:
-        with (
-            httpx2.Client(verify=_certificates(), trust_env=False, follow_redirects=False, timeout=timeout) as client,
-            client.stream(
-                "POST", goal.url, json=dict(body), headers=headers, extensions={"sni_hostname": goal.host}
-            ) as response,
-        ):
-            content = _read(response, deadline)
-    except httpx2.TimeoutException as err:
-        raise GenerationFailed(f"The model server did not answer within {allowed} seconds.") from err
-    except httpx2.HTTPError as err:
-        raise GenerationFailed(f"The connection to the model server broke ({type(err).__name__}).") from err
-    if response.status_code == 400 and body.get("logprobs") and b"logprobs" in content:
-        raise LogprobsRefused
-    _refuse_status(response, content, key)
-    return content
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    """Whose word to take for who a server is: the usual authorities, or SSL_CERT_FILE's for a network of one's own."""
-    return httpx2.create_ssl_context(trust_env=True)
-
-
-def _read(response: httpx2.Response, deadline: float) -> bytes:
-    """The body as sent. Compressed ones were not asked for: they could unfold to any size."""
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise GenerationFailed("The model server compressed its answer although it was asked not to.", permanent=True)
-    content = bytearray()
-    for part in response.iter_raw():
-        content += part
-        if len(content) > LARGEST_ANSWER:
-            raise GenerationFailed(f"The model server's answer is larger than {LARGEST_ANSWER // 2**20} MB.")
-        if time.monotonic() > deadline:
-            raise GenerationFailed("The model server sent its answer too slowly.")
-    return bytes(content)
-
-
-def _refuse_status(response: httpx2.Response, content: bytes, key: str) -> None:
-    """Raise unless the status is 200; what a server says is quoted short, as text, and without the key."""
-    status = response.status_code
-    if status == 200:
-        return
-    if status == 429:
-        after = _retry_after(response)
-        raise GenerationFailed("The model server is busy (429).", retry_after=after)
-    if status >= 500:
-        raise GenerationFailed(f"The model server failed ({status}).", retry_after=_retry_after(response))
-    if status in {401, 403}:
-        raise GenerationFailed(f"The model server refused its key ({status}).", permanent=True)
-    if 300 <= status < 400:
-        raise GenerationFailed(
-            f"The model server sends us elsewhere ({status}); correct the model's endpoint.", permanent=True
-        )
-    said = _said(content, key)
-    raise GenerationFailed(f"The model server refused the request ({status}). {said}".strip(), permanent=status != 408)
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds the server asks to be left alone, within reason; None when it does not say so in seconds."""
-    value = response.headers.get("retry-after", "")
-    return min(float(value), LONGEST_RETRY_AFTER) if value.isascii() and value.isdigit() else None
-
-
-def _said(content: bytes, key: str) -> str:
-    """The message of an error answer: at most 200 printable characters; empty when it has none in the usual form."""
-    try:
-        error = json.loads(content).get("error", "")
-        message = error.get("message", "") if isinstance(error, dict) else error
-    except (ValueError, AttributeError, RecursionError):
-        return ""
-    plain = "".join(letter if letter.isprintable() else " " for letter in str(message))
-    return f"It said: {(plain.replace(key, '…') if key else plain)[:200]}" if plain.strip() else ""
+        return post(server, goal, body, key)
+    except RequestRefused as err:
+        if err.status == 400 and body.get("logprobs") and b"logprobs" in err.content:
+            raise LogprobsRefused from err
+        raise
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""The one door to model servers: only to hosts and ports an operator named, one address per call, nothing followed.
+"""The one door to servers of others: only to hosts and ports an operator named, one address per call, nothing followed.
 
-NESTBOX_MODEL_HOSTS lists them as host:port (`models.example.org:443, 127.0.0.1:8001, [::1]:8001, vllm:8000`); nothing
-is allowed that is not listed, loopback neither. The name is resolved once, every address it has is checked, and the
-call goes to that address, so that a name cannot change its meaning between check and call. A name may mean a private
-network or this machine, because an operator listed it; link-local (cloud metadata), multicast and reserved addresses
-are reached only when the address itself is listed.
+NESTBOX_MODEL_HOSTS lists model servers as host:port (`models.example.org:443, 127.0.0.1:8001, [::1]:8001, vllm:8000`);
+nothing is allowed that is not listed, loopback neither. NESTBOX_SEARCH_URL, the search service's
+address, lists itself. The name is resolved once, every address it has is checked, and the call goes to that address, so
+that a name cannot change its meaning between check and call. A name may mean a private network or this machine, because
+an operator listed it; link-local (cloud metadata), multicast and reserved addresses are reached only when the address
+itself is listed.
 """
 
 from __future__ import annotations
@@ -45,27 +46,36 @@ class Destination:
 
 
 def destination(url: str) -> Destination:
-    """A URL that may be called now, resolved and pinned.
+    """A model server's URL that may be called now, resolved and pinned.
 
     Raises  GenerationFailed: for good when it is not allowed, for now when its name does not resolve
     """
-    parts, host, port = _taken_apart(url)
+    parts, host, port = _taken_apart(url, "The model's endpoint")
     if f"{_bracketed(host)}:{port}" not in allowed_hosts():
         raise _refused(f"{_bracketed(host)}:{port} is not among the model servers this installation may call")
     return Destination(parts.scheme, host, port, _checked_address(host, port), parts.path or "/")
 
 
-def _taken_apart(url: str) -> tuple[SplitResult, str, int]:
+def search_service() -> Destination:
+    """The search service, resolved and pinned. That an operator named its address allows it.
+
+    Raises  GenerationFailed, as `destination`
+    """
+    parts, host, port = _taken_apart(settings.SEARCH_URL, "NESTBOX_SEARCH_URL")
+    return Destination(parts.scheme, host, port, _checked_address(host, port), parts.path or "/")
+
+
+def _taken_apart(url: str, what: str) -> tuple[SplitResult, str, int]:
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port
     except ValueError as err:
-        raise _refused("The model's endpoint is no URL") from err
+        raise _refused(f"{what} is no URL") from err
     plain = url.isascii() and url.isprintable() and not set(url) & set(" \\")
     if parts.scheme not in DEFAULT_PORTS or not host or not plain:
-        raise _refused("The model's endpoint should look like https://host:port/v1")
+        raise _refused(f"{what} should look like https://host:port/v1")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise _refused("The model's endpoint must not hold a name, a password, a query or a fragment")
+        raise _refused(f"{what} must not hold a name, a password, a query or a fragment")
     return parts, host, port if port is not None else DEFAULT_PORTS[parts.scheme]
 
 
@@ -82,7 +92,7 @@ def _checked_address(host: str, port: int) -> str:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as err:
-        raise GenerationFailed(f"The model server's name {host} cannot be found just now.") from err
+        raise GenerationFailed(f"The server's name {host} cannot be found just now.") from err
     addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
     is_literal = any(host == str(address) for address in addresses)
     if not is_literal and any(is_out_of_bounds(address) for address in addresses):

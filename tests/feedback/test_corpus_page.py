@@ -43,7 +43,7 @@ def test_who_does_not_manage_the_project_finds_nothing(client, project, role):
     for path in (address(project), address(project, "document", document.pk)):
         assert client.get(path).status_code == 404
     assert client.post(address(project, "keep_document", document.pk)).status_code == 404
-    assert client.post(address(project, "search_corpus"), {"on": "1"}).status_code == 404
+    assert client.post(address(project, "search_corpus"), {"evidence": "corpus"}).status_code == 404
     assert Document.objects.searched().exists()
 
 
@@ -108,11 +108,24 @@ def test_many_documents_come_page_by_page(manager, project):
     assert "Document 0." in text_of(manager, address(project) + "?page=99")
 
 
+def test_a_search_service_is_offered_where_there_is_one_and_nowhere_else(manager, project, settings):
+    assert "search service" not in text_of(manager, address(project))
+    manager.post(address(project, "search_corpus"), {"evidence": "service"})
+    project.refresh_from_db()
+    assert project.evidence == ""
+    settings.SEARCH_URL = "https://search.example.org/find"
+    assert "Let replies ask the search service" in text_of(manager, address(project))
+    page = manager.post(address(project, "search_corpus"), {"evidence": "service"}, follow=True).content.decode()
+    assert "ask the search service first, and not this corpus" in page and "Let replies search no more" in page
+    project.refresh_from_db()
+    assert project.evidence == "service"
+
+
 def test_replies_are_let_search_and_let_search_no_more(manager, project):
     assert "Let replies search here" not in text_of(manager, address(project))
     make.make_document(project)
     assert "Replies do not search here yet." in text_of(manager, address(project))
-    page = manager.post(address(project, "search_corpus"), {"on": "1"}, follow=True).content.decode()
+    page = manager.post(address(project, "search_corpus"), {"evidence": "corpus"}, follow=True).content.decode()
     assert "half of the replies search here first" in page and "Let replies search no more" in page
     project.refresh_from_db()
     assert project.evidence == "corpus"

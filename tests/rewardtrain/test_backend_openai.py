@@ -13,7 +13,7 @@ from django.utils import timezone
 from feedback import queue
 from feedback.errors import GenerationFailed
 from feedback.models import GenerationRequest, ModelVersion
-from rewardtrain.backends import Draw, FailedJob, GenerationJob, MadeReply, openai_compatible, outbound
+from rewardtrain.backends import Draw, FailedJob, GenerationJob, MadeReply, calls, outbound
 from rewardtrain.backends.openai_compatible import OpenAICompatible, as_served
 from rewardtrain.generation import REDRAWS, generate_candidates
 from tests import make
@@ -557,4 +557,4 @@ def test_what_a_server_writes_is_stored_as_text_any_database_takes(settings: Any
 
 
 def test_certificates_are_always_checked() -> None:
-    assert openai_compatible._certificates().check_hostname
+    assert calls.certificates().check_hostname
