@@ -10,8 +10,10 @@ import pytest
 from django.core.management import call_command
 
 from feedback import invariants, ratings_wanted, rule_sets
-from feedback.models import Demonstration, Project, Rule, ScaleSet, Slot, User
+from feedback.models import Demonstration, Import, Project, Rule, ScaleSet, Slot, User
+from rewardtrain import demonstrations_to_learn
 from rewardtrain.desk import seed_desk
+from rewardtrain.starter import oracle
 from rewardtrain.starter.violations import rules
 from tests import make
 
@@ -39,6 +41,19 @@ def test_the_demo_has_replies_to_write_and_one_to_review_and_a_second_run_change
         free = Slot.objects.claimable_by(User.objects.get(username="alice"))
         assert free.filter(work_item__kind="demonstrate").count() >= 5
         assert [slot.work_item.demonstration for slot in free.filter(work_item__kind="review")] == [text]
+    assert not list(invariants.violations())
+
+
+def test_the_demo_brings_a_handbook_that_a_policy_can_be_taught_from(settings: Any, tmp_path: Path) -> None:
+    settings.DATA_DIR = tmp_path
+    for _ in range(2):
+        call_command("seed_demo", stdout=StringIO())
+    project = Project.objects.get()
+    found = demonstrations_to_learn.ready(project)
+    assert (found.learned, found.held_out, found.problem) == (60, 12, "")
+    for text in Demonstration.objects.accepted():
+        assert not oracle.score(text.dialogue.messages(), text.content).broken_rules
+    assert Import.objects.filter(format="demonstrations").count() == 1
     assert not list(invariants.violations())
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -14,10 +15,14 @@ from django.core.management.base import BaseCommand
 from django.db import transaction
 
 from feedback import corpus, demonstrations, demonstrations_wanted, ratings_wanted, scale_files, scale_sets, slots
-from feedback.imports.corpus import FORMAT as IMPORT_FORMAT
+from feedback.exports.demonstrated import OWN_FORMAT
+from feedback.imports.corpus import FORMAT as CORPUS_FORMAT
+from feedback.imports.records import Choices
+from feedback.imports.taking_in import import_files
 from feedback.models import Demonstration, Import, Membership, Project, Prompt, ScaleSet, User
 from rewardtrain.desk import seed_desk
 from rewardtrain.starter.care_sheets import FOLDER, care_sheets
+from rewardtrain.starter.handbook import NAME, handbook_lines
 
 PEOPLE = (
     ("alice", "Alice", "Moreau", Membership.Role.ANNOTATOR, "annotates"),
@@ -39,6 +44,7 @@ class Command(BaseCommand):
         if lines:
             _keep(lines)
         _show_demonstrations(project)
+        _bring_handbook(project)
         _show_corpus(project)
         _ask_for_ratings(project)
         self.stdout.write(f"{project.name}: {project.prompts.count()} prompts, {project.policy} serves.")
@@ -73,13 +79,21 @@ def _show_demonstrations(project: Project) -> None:
         demonstrations.record_demonstration(slot=slot, content=REPLY, submit_key=uuid4())
 
 
+def _bring_handbook(project: Project) -> None:
+    """Written replies that were found good, so that there is something to teach a policy from the first day."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"{NAME}.jsonl"
+        path.write_text("\n".join([*handbook_lines(), ""]), encoding="utf-8")
+        import_files([path], file_format=OWN_FORMAT, slug=project.slug, choices=Choices(accepted=True))
+
+
 @transaction.atomic
 def _show_corpus(project: Project) -> None:
     """The care sheets of the desk's plants, to be searched."""
     sheets = care_sheets()
     digest = hashlib.sha256("".join(sheet.content_hash() for sheet in sheets).encode()).hexdigest()
     source, made = Import.objects.get_or_create(
-        project=project, format=IMPORT_FORMAT, sha256=digest, defaults={"file_name": FOLDER}
+        project=project, format=CORPUS_FORMAT, sha256=digest, defaults={"file_name": FOLDER}
     )
     if made:
         corpus.add_documents(source_import=source, texts=sheets)
