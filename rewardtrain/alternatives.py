@@ -21,8 +21,8 @@ from rewardtrain.training_data import as_comparison, own_share, training_prompts
 if TYPE_CHECKING:
     from rewardtrain import best_of_n
     from rewardtrain.policy import Policy, ReferencePolicy
+    from rewardtrain.reporting import Silent
     from rewardtrain.rollouts import LedgerEntry, Reward
-    from rewardtrain.runs import Silent
 
 
 def improve_policy(run: TrainingRun, reporter: Silent) -> Outcome:

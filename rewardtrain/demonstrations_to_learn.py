@@ -20,7 +20,7 @@ from rewardtrain.models import TrainingRun
 if TYPE_CHECKING:
     from rewardtrain.hyperparameters import PpoSettings
     from rewardtrain.policy import Policy
-    from rewardtrain.runs import Silent
+    from rewardtrain.reporting import Silent
 
 FEWEST_DEMONSTRATIONS = 8
 """Accepted ones of the training split that a policy learns from."""

@@ -71,3 +71,7 @@ class WrongCheckpoint(CheckpointError):
     """A state that another run saved, or this one with other settings or data."""
 
     code = "wrong_checkpoint"
+
+
+class CannotChoose(Exception):
+    """No choice among draws can be made; the message says why."""

@@ -18,7 +18,7 @@ from rewardtrain.team import ALONE, Team
 
 if TYPE_CHECKING:
     from rewardtrain.evaluation import Measures
-    from rewardtrain.runs import Silent
+    from rewardtrain.reporting import Silent
 
 
 def measure_policies(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outcome:

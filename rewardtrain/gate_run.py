@@ -22,8 +22,8 @@ from rewardtrain.training_data import gate_prompts
 
 if TYPE_CHECKING:
     from rewardtrain import rollouts
+    from rewardtrain.reporting import Silent
     from rewardtrain.rule_term import RuleScorer
-    from rewardtrain.runs import Silent
 
 KL_TOKENS_PER_FORWARD = 8192
 

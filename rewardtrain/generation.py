@@ -23,9 +23,10 @@ from feedback.models import GenerationRequest, ModelVersion, Turn
 from feedback.search import Search
 from rewardtrain import evidence
 from rewardtrain.backends import Backend, Draw, FailedJob, GenerationJob, MadeReply, backend_for
+from rewardtrain.errors import CannotChoose
 from rewardtrain.evidence import Evidence
 from rewardtrain.model_files import hold_to
-from rewardtrain.reply_chooser import CannotChoose, Chooser, chooser_for
+from rewardtrain.reply_chooser import Chooser, chooser_for
 from rewardtrain.seeds import candidate_seed
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,8 @@ from django.conf import settings
 
 from feedback.models import ModelVersion
 from rewardtrain.backends.transformers_local import chosen_device, loaded_policies
-from rewardtrain.errors import LearningError
+from rewardtrain.errors import CannotChoose, LearningError
 from rewardtrain.model_files import hold_to, verified_folder
-from rewardtrain.reply_chooser import CannotChoose
 from rewardtrain.reranked_replies import RuleScorer, load_rule_scorer
 from rewardtrain.rollouts import Scorer
 

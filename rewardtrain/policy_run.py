@@ -19,7 +19,7 @@ from rewardtrain.training_data import training_prompts
 
 if TYPE_CHECKING:
     from rewardtrain import ppo
-    from rewardtrain.runs import Silent
+    from rewardtrain.reporting import Silent
 
 
 def improve_policy(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outcome:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from feedback import rule_sets
 from feedback.models import Candidate, ModelVersion, Project, RuleSet
+from rewardtrain.errors import CannotChoose
 from rewardtrain.newest_models import newest_reward_model, newest_rule_model
 from rewardtrain.reranking import best_first
 from rewardtrain.seeds import candidate_seed
@@ -26,10 +27,6 @@ NOTHING_CHOOSES = (
     "There is no reward model yet, and no rule model with published rules. Train one: manage.py train_reward_model "
     "or train_rule_model."
 )
-
-
-class CannotChoose(Exception):
-    """No choice can be made; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from rewardtrain.training_data import as_comparison, own_share
 
 if TYPE_CHECKING:
     from rewardtrain import reward_training
+    from rewardtrain.reporting import Silent
     from rewardtrain.reward_model import RewardModel
-    from rewardtrain.runs import Silent
 
 
 def learn_preferences(run: TrainingRun, reporter: Silent, team: Team = ALONE) -> Outcome:

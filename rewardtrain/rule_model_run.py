@@ -17,8 +17,8 @@ from rewardtrain.team import ALONE, Team
 
 if TYPE_CHECKING:
     from rewardtrain import rule_training
+    from rewardtrain.reporting import Silent
     from rewardtrain.rule_model import RuleModel
-    from rewardtrain.runs import Silent
 
 AT_ONCE = 500  # judgements looked up together: databases take only so many values in one question
 

@@ -18,7 +18,7 @@ from rewardtrain.models import TrainingRun
 from rewardtrain.team import ALONE, Team
 
 if TYPE_CHECKING:
-    from rewardtrain.runs import Silent
+    from rewardtrain.reporting import Silent
     from rewardtrain.training_state import StateKeeper
 
 STATES_KEPT_FOR = timedelta(days=14)  # of runs that failed or were stopped; somebody may want to go on

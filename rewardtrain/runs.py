@@ -7,7 +7,6 @@ for it (`work_on_run`); both call the same functions. No torch here.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import subprocess
 import sys
@@ -27,7 +26,8 @@ from rewardtrain.algorithms import why_not_resumable
 from rewardtrain.child_environment import NICENESS, trainer_environment
 from rewardtrain.errors import CheckpointNotWritten, LearningError
 from rewardtrain.hyperparameters import MOST_PROCESSES
-from rewardtrain.models import LedgerEntry, MetricPoint, TrainingRun
+from rewardtrain.models import TrainingRun
+from rewardtrain.reporting import LeaseLost, Reporter, Silent
 from rewardtrain.run_files import Outcome, forget_states
 from rewardtrain.team import Team, join, rank
 
@@ -39,86 +39,11 @@ TOKEN_VARIABLE = "NESTBOX_LEASE_TOKEN"
 SECONDS_TO_WRITE_DOWN = 15  # what the first process of a team has to say why a run failed before all are ended
 
 
-class LeaseLost(RuntimeError):
-    """The run was stopped, or another process has it now: this one must end without writing anything more."""
-
-
 class RunRefused(FeedbackError):
     """A run that cannot go on; the message says why."""
 
     code = "run_refused"
     status = 409
-
-
-class Silent:
-    """For the processes of a team that do not report: the first one does."""
-
-    def begin(self, steps_total: int, done: int = 0) -> None: ...
-
-    def keep(self, **found: Any) -> None: ...
-
-    def saved(self, step: int) -> None: ...
-
-    def step(self, done: int, total: int, figures: Mapping[str, float]) -> None: ...
-
-    def ledger(self, entries: list[LedgerEntry]) -> None: ...
-
-
-class Reporter(Silent):
-    """Writes a run's progress, figures and reward ledger, each only while the run is still this process's.
-
-    on_progress  also told (steps done, steps total, figures): the bar in the terminal
-    """
-
-    def __init__(self, run: TrainingRun, on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None):
-        self.run = run
-        self.on_progress = on_progress
-
-    def begin(self, steps_total: int, done: int = 0) -> None:
-        """Say how many steps there will be, and after how many this attempt goes on.
-
-        What an attempt that died had written of later steps is replaced by what this one writes.
-        """
-        with transaction.atomic():
-            share = min(1.0, done / max(1, steps_total))
-            self._write(steps_total=steps_total, steps_done=done, resumed_step=done, progress=share)
-            MetricPoint.objects.filter(run=self.run, step__gt=done).delete()
-            LedgerEntry.objects.filter(run=self.run, step__gt=done).delete()
-
-    def keep(self, **found: Any) -> None:
-        """Note on the row what a resumed attempt must not measure again."""
-        self.run.result = {**self.run.result, **found}
-        self._write(result=self.run.result)
-
-    def saved(self, step: int) -> None:
-        """The state after `step` is on the disk. A run that gets on is no hopeless one, however often it was killed."""
-        self._write(checkpoint_step=step, attempts=1)
-        self.run.checkpoint_step, self.run.attempts = step, 1
-
-    def step(self, done: int, total: int, figures: Mapping[str, float]) -> None:
-        """One step is done. Figures that are no number (not measured) are left out."""
-        with transaction.atomic():
-            self._write(steps_done=done, steps_total=total, progress=min(1.0, done / max(1, total)))
-            MetricPoint.objects.bulk_create(
-                [
-                    MetricPoint(run=self.run, step=done, name=name, value=float(value))
-                    for name, value in figures.items()
-                    if math.isfinite(value)
-                ],
-                ignore_conflicts=True,
-            )
-        if self.on_progress is not None:
-            self.on_progress(done, total, figures)
-
-    def ledger(self, entries: list[LedgerEntry]) -> None:
-        """Keep every sample of one step with its reward terms."""
-        with transaction.atomic():
-            self._write()
-            LedgerEntry.objects.bulk_create(entries, ignore_conflicts=True)
-
-    def _write(self, **changes: Any) -> None:
-        if not (queue.write(self.run, **changes) if changes else queue.renew(self.run)):
-            raise LeaseLost(f"Run {self.run.pk} was stopped, or another process works on it now.")
 
 
 def work_on_run(run_id: int, on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None) -> bool:

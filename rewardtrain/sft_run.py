@@ -15,7 +15,7 @@ from rewardtrain.reward_model_run import base_folder
 from rewardtrain.run_files import Outcome, save_outcome
 
 if TYPE_CHECKING:
-    from rewardtrain.runs import Silent
+    from rewardtrain.reporting import Silent
     from rewardtrain.sft import SftResult
 
 BESIDE = ("base", "reward_model", "rule_model")  # settings of a policy's run that are not the trainer's

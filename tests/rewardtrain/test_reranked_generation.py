@@ -15,12 +15,13 @@ from rewardtrain import backends, generation
 from rewardtrain import loaded_scorers as scorers_in_memory
 from rewardtrain.backends.transformers_local import loaded_policies
 from rewardtrain.checkpoints import folder_hash
+from rewardtrain.errors import CannotChoose
 from rewardtrain.generation import generate_candidates
 from rewardtrain.hyperparameters import RewardModelSettings, RuleModelSettings, SamplingSettings
 from rewardtrain.loaded_scorers import loaded_scorers
 from rewardtrain.models import TrainingRun
 from rewardtrain.policy import load_policy
-from rewardtrain.reply_chooser import NOTHING_CHOOSES, CannotChoose, Choice, draws_of, judges_of
+from rewardtrain.reply_chooser import NOTHING_CHOOSES, Choice, draws_of, judges_of
 from rewardtrain.reranked_replies import rule_scorer_of, score_draws
 from rewardtrain.reranking import best_first
 from rewardtrain.reward_model import RewardModel
