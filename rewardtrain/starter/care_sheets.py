@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from feedback.corpus import WholeText
+from typing import NamedTuple
+
 from rewardtrain.starter.world import PLANTS, PROBLEMS, Plant, Problem, plural
 
 FOLDER = "care-sheets"
 
 
-def care_sheets() -> list[WholeText]:
+class Sheet(NamedTuple):
+    """A document of Markdown, and where it lies."""
+
+    title: str
+    source: str
+    text: str
+
+
+def care_sheets() -> list[Sheet]:
     """Every sheet: a document, whose passages hold each fact of the world once."""
     plants = [_sheet(plural(plant.name).capitalize(), _plant_text(plant)) for plant in PLANTS.values()]
     problems = [_sheet(problem.signs[0].capitalize(), _problem_text(problem)) for problem in PROBLEMS.values()]
     return plants + problems
 
 
-def _sheet(title: str, text: str) -> WholeText:
-    return WholeText(title, f"{FOLDER}/{title.lower().replace(' ', '-')}.md", text)
+def _sheet(title: str, text: str) -> Sheet:
+    return Sheet(title, f"{FOLDER}/{title.lower().replace(' ', '-')}.md", text)
 
 
 def _plant_text(plant: Plant) -> str:

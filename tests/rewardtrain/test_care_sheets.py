@@ -28,7 +28,7 @@ def test_each_fact_of_the_world_stands_in_the_sheets_once():
 def test_a_search_for_a_plant_and_what_it_needs_finds_that_plants_sheet_first():
     project = make.make_project()
     source = Import.objects.create(project=project, format="corpus", file_name="care-sheets", sha256="a" * 64)
-    corpus.add_documents(source_import=source, texts=care_sheets())
+    corpus.add_documents(source_import=source, texts=[corpus.WholeText(*sheet) for sheet in care_sheets()])
     search = CorpusSearch(project)
     for plant in PLANTS.values():
         (found,) = search.find(f"how often to water {plural(plant.name)}", 1)

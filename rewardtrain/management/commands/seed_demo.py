@@ -90,7 +90,7 @@ def _bring_handbook(project: Project) -> None:
 @transaction.atomic
 def _show_corpus(project: Project) -> None:
     """The care sheets of the desk's plants, to be searched."""
-    sheets = care_sheets()
+    sheets = [corpus.WholeText(*sheet) for sheet in care_sheets()]
     digest = hashlib.sha256("".join(sheet.content_hash() for sheet in sheets).encode()).hexdigest()
     source, made = Import.objects.get_or_create(
         project=project, format=CORPUS_FORMAT, sha256=digest, defaults={"file_name": FOLDER}
