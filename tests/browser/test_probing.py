@@ -150,6 +150,7 @@ def test_letters_can_be_switched_off_and_what_is_typed_survives_a_reload(
     expect(page.get_by_role("radio", name="This broke it")).to_be_checked()
     make.User.objects.update(letter_keys=False)
     page.reload()
+    expect(page.locator("#message-text")).to_be_focused()  # which comes a moment after the page
     press(page, "Escape", "k", "v", "s")
     expect(page.get_by_role("radio", name="This broke it")).to_be_checked()
     expect(page.locator("#skip")).to_be_hidden()
