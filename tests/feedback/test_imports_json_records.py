@@ -150,10 +150,13 @@ def test_a_long_record_is_refused_before_all_of_it_is_read(tmp_path, monkeypatch
 
 def test_reading_takes_time_in_proportion_to_the_file(tmp_path):
     def seconds(count: int) -> float:
+        """The quickest of five: what else the machine does only ever adds."""
         path = written(tmp_path, json.dumps([{"a": 'x"[{,' * 20, "b": [1, 2]}] * count))
-        began = time.process_time()
-        read(path)
-        return time.process_time() - began
+        taken = []
+        for _ in range(5):
+            began = time.process_time()
+            read(path)
+            taken.append(time.process_time() - began)
+        return min(taken)
 
-    seconds(100)
     assert seconds(8000) < 4 * 2.5 * seconds(2000)  # two doublings
