@@ -124,7 +124,8 @@ def test_a_search_service_is_offered_where_there_is_one_and_nowhere_else(manager
 def test_replies_are_let_search_and_let_search_no_more(manager, project):
     assert "Let replies search here" not in text_of(manager, address(project))
     make.make_document(project)
-    assert "Replies do not search here yet." in text_of(manager, address(project))
+    page = text_of(manager, address(project))
+    assert "Replies do not search here yet." in page and "Only a policy that has learned to search" in page
     page = manager.post(address(project, "search_corpus"), {"evidence": "corpus"}, follow=True).content.decode()
     assert "half of the replies search here first" in page and "Let replies search no more" in page
     project.refresh_from_db()
