@@ -55,7 +55,10 @@ def open_dataset(name: str, split: str) -> Any:
         is_saved = is_folder and any((Path(name) / one).is_file() for one in ("state.json", "dataset_dict.json"))
         found = datasets.load_from_disk(name) if is_saved else datasets.load_dataset(name)
     except Exception as err:  # noqa: BLE001 - whatever a server, a cache or a file made of it: the person sees it
-        raise ImportRefused(f"The dataset {name} cannot be read: {str(err)[:300]}") from err
+        raise ImportRefused(
+            f"The dataset {name} cannot be read: {str(err)[:300]} Name a folder that save_to_disk wrote, a folder of "
+            "files, or a dataset of the hub that this machine can reach. Nothing was imported."
+        ) from err
     if isinstance(found, datasets.DatasetDict):
         if split not in found:
             raise ImportRefused(
