@@ -21,6 +21,7 @@ from feedback import audit, personal_data
 from feedback.dialogues import LONGEST_MESSAGE
 from feedback.errors import ImportRefused
 from feedback.imports.fields import LONGEST_KEY, message_of
+from feedback.imports.known import mark_known
 from feedback.imports.preparing import GROUPS, PROMPTS, Spool
 from feedback.imports.reading import Advance, Lines, Malformed, Problems, kept_fields, refuse_unstorable, shown
 from feedback.imports.writing import add_openings
@@ -174,7 +175,7 @@ def import_prompts(
     if project.is_rehearsal:
         raise ImportRefused(f"{slug} is a rehearsal, which is never mixed with real data. Import into another project.")
     reports = [_hashed(source, settings, advance) for source in sources]
-    _mark_known(reports, project)
+    mark_known(reports, FORMAT, project.slug)
     sieve = Sieve(project, settings)
     with ExitStack() as spools:
         prepared = []
@@ -361,18 +362,6 @@ def _row(prompt: ReadPrompt, settings: PromptSettings, name: str) -> tuple[str, 
 # Writing
 
 
-def _mark_known(reports: Sequence[PromptReport], project: Project) -> None:
-    """Say of each file whether it was taken in before, or stands in the list twice."""
-    earlier: dict[str, str] = {}
-    for report in reports:
-        before = Import.objects.filter(project=project, format=FORMAT, sha256=report.sha256).first()
-        if before is not None:
-            report.known = f"imported already on {before.created_at:%Y-%m-%d %H:%M UTC} as {before.file_name}"
-        elif report.sha256 in earlier:
-            report.known = f"the same as {earlier[report.sha256]} in this list"
-        earlier.setdefault(report.sha256, report.name)
-
-
 def _write_once(
     prepared: Sequence[tuple[PromptReport, Spool]], project: Project, settings: PromptSettings, created_by: User | None
 ) -> None:
@@ -380,7 +369,7 @@ def _write_once(
     try:
         _write(prepared, project, settings, created_by)
     except IntegrityError:
-        _mark_known([report for report, _ in prepared], project)
+        mark_known([report for report, _ in prepared], FORMAT, project.slug)
         if not all(report.known for report, _ in prepared):
             raise
 

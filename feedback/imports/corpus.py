@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from feedback import audit
 from feedback.corpus import Taken, WholeText, add_documents
 from feedback.errors import ImportRefused
+from feedback.imports.known import mark_known
 from feedback.imports.reading import (
     Advance,
     Lines,
@@ -59,6 +60,11 @@ class CorpusReport:
     characters: int = 0
     known: str = ""  # why it is not taken in again; empty when it is new
     taken: Taken = Taken()
+
+    @property
+    def name(self) -> str:
+        """What its documents are called by."""
+        return self.file.name
 
     @property
     def rows(self) -> int:
@@ -110,11 +116,16 @@ def import_corpus(
     Raises          ImportRefused, naming file, line, field and remedy; then nothing was changed
     """
     reports = [_inspect(file, base, advance) for file in files]
-    _mark_known(reports, project)
+    mark_known(reports, FORMAT, project.slug)
     new = [report for report in reports if not report.known]
     if new and not dry_run:
         before_writing(new)
-        _write(new, project, base, created_by, advance)
+        try:
+            _write(new, project, base, created_by, advance)
+        except IntegrityError:  # somebody took the same files in at this moment
+            mark_known(reports, FORMAT, project.slug)
+            if not all(report.known for report in reports):
+                raise
     return reports
 
 
@@ -127,17 +138,6 @@ def _inspect(file: File, base: str, advance: Advance) -> CorpusReport:
     if not report.documents:
         raise ImportRefused(f"{file.path} holds no text. Nothing was imported.")
     return report
-
-
-def _mark_known(reports: Sequence[CorpusReport], project: Project) -> None:
-    earlier: dict[str, File] = {}
-    for report in reports:
-        before = Import.objects.filter(project=project, format=FORMAT, sha256=report.sha256).first()
-        if before is not None:
-            report.known = f"imported already on {before.created_at:%Y-%m-%d %H:%M} UTC as {before.file_name}"
-        elif report.sha256 in earlier:
-            report.known = f"the same as {earlier[report.sha256].name} in this list"
-        earlier.setdefault(report.sha256, report.file)
 
 
 @transaction.atomic

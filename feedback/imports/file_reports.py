@@ -25,6 +25,11 @@ class FileReport:
     rules: dict[str, WantedRule] = field(default_factory=dict)  # that it judges by, by their marks
 
     @property
+    def name(self) -> str:
+        """As a person named it."""
+        return str(self.path)
+
+    @property
     def rows(self) -> int:
         """About how many rows it becomes; an opening is a prompt and a group."""
         once = ("dialogues", "turns", "candidates", "comparisons", "rankings", "places", "texts", "reviews", "probes",

@@ -20,6 +20,7 @@ from feedback import audit
 from feedback.errors import ImportRefused
 from feedback.imports import FORMATS, rules
 from feedback.imports.file_reports import FileReport, remember
+from feedback.imports.known import mark_known
 from feedback.imports.preparing import Spool, prepare
 from feedback.imports.reading import Advance, Lines, Problems
 from feedback.imports.records import NO_CHOICES, Choices, ImportedDialogue, WantedRule
@@ -174,19 +175,6 @@ def _open(
 def _records(lines: Lines, problems: Problems, file_format: str, choices: Choices) -> Iterator[ImportedDialogue]:
     for record in FORMATS[file_format].read(lines, problems):
         yield choices.of(record, file_format)
-
-
-def mark_known(reports: Sequence[FileReport], file_format: str, slug: str) -> None:
-    """Say of each file whether it was taken in before, or stands in the list twice."""
-    earlier: dict[str, Path] = {}
-    for report in reports:
-        before = Import.objects.filter(project__slug=slug, format=file_format, sha256=report.sha256).first()
-        if before is not None:
-            when = before.created_at.strftime("%Y-%m-%d %H:%M UTC")
-            report.known = f"imported already on {when} as {before.file_name}"
-        elif report.sha256 in earlier:
-            report.known = f"the same as {earlier[report.sha256]} in this list"
-        earlier.setdefault(report.sha256, report.path)
 
 
 def _take_in(

@@ -172,3 +172,13 @@ def test_a_file_that_changes_while_it_is_read_is_refused(project, tmp_path):
     with pytest.raises(Exception, match="changed while it was read"):
         import_corpus(files_of([path]), project=project, before_writing=change)
     assert not Document.objects.exists() and not Import.objects.exists()
+
+
+def test_two_who_take_the_same_file_in_at_once_have_it_once(project, tmp_path):
+    files = files_of([written(tmp_path, "a.md", "Once.")])
+
+    def the_other(reports: object) -> None:
+        import_corpus(files, project=project)
+
+    (report,) = import_corpus(files, project=project, before_writing=the_other)
+    assert report.known.startswith("imported already on") and Document.objects.count() == 1

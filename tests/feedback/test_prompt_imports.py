@@ -232,13 +232,13 @@ def test_a_project_that_is_not_there_or_a_rehearsal_is_refused(tmp_path, project
 
 def test_a_file_that_changes_meanwhile_is_refused(tmp_path, monkeypatch):
     path = text_file(tmp_path, "Name a tree.")
-    known = prompt_imports._mark_known
+    known = prompt_imports.mark_known
 
     def change_it_too(*args: Any) -> None:
         known(*args)
         path.write_text("Name a bush.\n")
 
-    monkeypatch.setattr(prompt_imports, "_mark_known", change_it_too)
+    monkeypatch.setattr(prompt_imports, "mark_known", change_it_too)
     with pytest.raises(CommandError, match="changed while it was read"):
         run(path)
     assert not Prompt.objects.exists()
