@@ -18,6 +18,7 @@ from feedback.errors import RuleFileRefused, RuleRefused
 from feedback.models import Project, RuleSet, User
 from feedback.rule_sets import open_draft, refuse_work_in_progress, replace_rules, values_of
 from feedback.rule_texts import DEFAULTS, MOST_RULES, Values, checked, checked_key, kind_of
+from feedback.set_files import text_of, yaml_of
 
 FORMAT = "nestbox rules 1"
 FORMATS = ("yaml", "json")
@@ -48,18 +49,7 @@ class RuleFile:
 
 def read_file(path: Path) -> RuleFile:
     """The rules of a file, or of a set that comes along (its bare name). Raises RuleFileRefused."""
-    known = DEFAULT_SETS.get(str(path))
-    if known and not path.exists():
-        path = known
-    try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise RuleFileRefused(f"{path} is larger than {LARGEST_BYTES:,} bytes, which no rule set is.")
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as err:
-        raise RuleFileRefused(f"{path} is not written in UTF-8. Save it as UTF-8.") from err
-    except OSError as err:
-        sets = ", ".join(DEFAULT_SETS)
-        raise RuleFileRefused(f"{path} cannot be read: {err.strerror}. Sets that come along: {sets}.") from err
+    text = text_of(path, DEFAULT_SETS, LARGEST_BYTES, RuleFileRefused)
     try:
         return read_text(text)
     except RuleFileRefused as err:
@@ -68,7 +58,7 @@ def read_file(path: Path) -> RuleFile:
 
 def read_text(text: str) -> RuleFile:
     """The rules in a text, which is JSON when it begins like it and else YAML. Raises RuleFileRefused."""
-    found = _json(text) if text.lstrip()[:1] in ("{", "[") else _yaml(text)
+    found = _json(text) if text.lstrip()[:1] in ("{", "[") else yaml_of(text, RuleFileRefused)
     if isinstance(found, list):
         found = {"rules": found}
     if not isinstance(found, dict) or not isinstance(found.get("rules"), list):
@@ -122,33 +112,6 @@ def _refuse_twice(name: str, values: list[str]) -> None:
     for number, value in enumerate(values, start=1):
         if (first := values.index(value) + 1) < number:
             raise RuleFileRefused(f"Rule {number}, {name}: rule {first} has the same. Each rule needs its own.")
-
-
-class StrictLoader(yaml.SafeLoader):
-    """YAML without anchors (a small file could stand for a huge one) and without a name twice in one table."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"an alias in line {self.peek_event().start_mark.line + 1}; write it out")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        names = [getattr(name, "value", None) for name, _ in node.value]
-        for place, name in enumerate(names):
-            if name in names[:place]:
-                line = node.value[place][0].start_mark.line + 1
-                raise yaml.YAMLError(f"“{name}” stands twice in one table, line {line}; take one out")
-        return super().construct_mapping(node, deep=deep)
-
-
-def _yaml(text: str) -> Any:
-    loader = StrictLoader(text)
-    try:
-        return loader.get_single_data()
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as err:
-        raise RuleFileRefused(f"This is no YAML that can be read: {' '.join(str(err).split())}.") from err
-    finally:
-        loader.dispose()
 
 
 def _json(text: str) -> Any:

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from feedback.errors import ScaleFileRefused, ScaleRefused
-from feedback.rule_files import StrictLoader
 from feedback.scale_texts import KEY, LONGEST_KEY, MOST_RATERS, MOST_SCALES, Values, checked
+from feedback.set_files import text_of, yaml_of
 
 FORMAT = "nestbox scales 1"
 LARGEST_BYTES = 200_000
@@ -43,18 +41,7 @@ class ScaleFile:
 
 def read_file(path: Path) -> ScaleFile:
     """The set in a file, or one that comes along (its bare name). Raises ScaleFileRefused."""
-    known = DEFAULT_SETS.get(str(path))
-    if known and not path.exists():
-        path = known
-    try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise ScaleFileRefused(f"{path} is larger than {LARGEST_BYTES:,} bytes, which no set of questions is.")
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as err:
-        raise ScaleFileRefused(f"{path} is not written in UTF-8. Save it as UTF-8.") from err
-    except OSError as err:
-        sets = ", ".join(DEFAULT_SETS)
-        raise ScaleFileRefused(f"{path} cannot be read: {err.strerror}. Sets that come along: {sets}.") from err
+    text = text_of(path, DEFAULT_SETS, LARGEST_BYTES, ScaleFileRefused)
     try:
         return read_text(text)
     except ScaleFileRefused as err:
@@ -63,7 +50,7 @@ def read_file(path: Path) -> ScaleFile:
 
 def read_text(text: str) -> ScaleFile:
     """The set in a YAML text. Raises ScaleFileRefused."""
-    found = _yaml(text)
+    found = yaml_of(text, ScaleFileRefused)
     if not isinstance(found, dict) or not isinstance(found.get("scales"), list):
         raise ScaleFileRefused("It has no list named “scales”. Begin with “scales:” and one entry per question.")
     _refuse_unknown(found, TOP, "At the top")
@@ -80,16 +67,6 @@ def read_text(text: str) -> ScaleFile:
         raise ScaleFileRefused("by_program is true or false.")
     scales = _scales(found["scales"])
     return ScaleFile(name.strip(), " ".join(source.split()), found.get("by_program", False), raters, scales)
-
-
-def _yaml(text: str) -> Any:
-    loader = StrictLoader(text)
-    try:
-        return loader.get_single_data()
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as err:
-        raise ScaleFileRefused(f"This is no YAML that can be read: {' '.join(str(err).split())}.") from err
-    finally:
-        loader.dispose()
 
 
 def _scales(rows: list[Any]) -> list[tuple[str, Values]]:
