@@ -11,8 +11,7 @@ import json
 import logging
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet, Value
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from feedback import audit, queue, rule_lineage
@@ -31,18 +30,8 @@ from feedback.exports.demonstrated import DemonstrationReader
 from feedback.exports.judged import JudgedReader
 from feedback.exports.layouts import LAYOUTS
 from feedback.exports.rated import RatedReader
-from feedback.models import (
-    Demonstration,
-    Dialogue,
-    Project,
-    PromptGroup,
-    Ranking,
-    Rating,
-    RuleJudgement,
-    Snapshot,
-    Turn,
-    User,
-)
+from feedback.models import Project, PromptGroup, Snapshot, User
+from feedback.snapshot_contents import FROZEN
 
 logger = logging.getLogger(__name__)
 ORIGINS = ("people", "imports")
@@ -150,190 +139,6 @@ def checked_filters(filters: dict[str, Any]) -> dict[str, Any]:
     if not set(splits) <= set(PromptGroup.Split.values):
         raise ValueError(f"Splits are {', '.join(PromptGroup.Split.values)}, not {splits}.")
     return {**filters, "splits": sorted(splits)} if splits else dict(filters)
-
-
-def _sorted_out(project: Project, filters: dict[str, Any]) -> tuple[list[int], Counter[str]]:
-    """(ids that stay, {reason: how many were left out}), read in one statement and so at one instant."""
-    newer = Ranking.objects.filter(
-        comparison=OuterRef("comparison"), annotator_key=OuterRef("annotator_key"), revision__gt=OuterRef("revision")
-    )
-    rows = Ranking.objects.filter(comparison__dialogue__project=project).order_by("pk")
-    facts = rows.annotate(
-        corrected=Exists(newer),
-        kind=F("comparison__dialogue__kind"),
-        prompt=F("comparison__dialogue__prompt"),
-        split=F("comparison__dialogue__prompt__group__split"),
-    )
-    columns = ("pk", "corrected", "withdrawn", "counts", "source_import", "kind", "prompt", "split")
-    kept: list[int] = []
-    excluded: Counter[str] = Counter()
-    for fact in facts.values_list(*columns, named=True).iterator(chunk_size=5000):
-        reason = _why_left_out(fact, filters)
-        if reason:
-            excluded[reason] += 1
-        else:
-            kept.append(fact.pk)
-    return kept, excluded
-
-
-def _judgements_sorted_out(project: Project, filters: dict[str, Any]) -> tuple[list[int], Counter[str]]:
-    """As `_sorted_out`, of verdicts on rules."""
-    newer = RuleJudgement.objects.filter(
-        dialogue=OuterRef("dialogue"),
-        rule=OuterRef("rule"),
-        annotator_key=OuterRef("annotator_key"),
-        revision__gt=OuterRef("revision"),
-    )
-    replies = Turn.objects.filter(dialogue=OuterRef("dialogue"), role=Turn.Role.ASSISTANT)
-    facts = (
-        RuleJudgement.objects.filter(dialogue__project=project)
-        .order_by("pk")
-        .annotate(
-            corrected=Exists(newer),
-            has_reply=Exists(replies),
-            prompt=F("dialogue__prompt"),
-            kind=F("dialogue__kind"),
-            split=F("dialogue__prompt__group__split"),
-        )
-    )
-    columns = ("pk", "corrected", "withdrawn", "counts", "source_import", "prompt", "split", "has_reply", "kind")
-    kept: list[int] = []
-    excluded: Counter[str] = Counter()
-    for fact in facts.values_list(*columns, named=True).iterator(chunk_size=5000):
-        reason = _why_not_learned_from(fact) or _why_left_out(fact, filters)
-        if reason:
-            excluded[reason] += 1
-        else:
-            kept.append(fact.pk)
-    return kept, excluded
-
-
-def _why_not_learned_from(fact: Any) -> str:
-    """Why a verdict's dialogue is in no snapshot; empty when it may be."""
-    if fact.kind == Dialogue.Kind.EVALUATION:
-        return "its dialogue is kept for evaluation"
-    if fact.prompt is None:
-        return "its dialogue has no opening"
-    return "" if fact.has_reply else "the model says nothing in its dialogue"
-
-
-def _why_left_out(fact: Any, filters: dict[str, Any]) -> str:
-    """Why an answer is not exported; empty when it is."""
-    if fact.corrected:
-        return "corrected or taken back later by the same annotator"
-    if fact.withdrawn:
-        return "taken back by its annotator"
-    if not fact.counts:
-        return "sent too late, after somebody else had taken the slot"
-    if fact.kind == Dialogue.Kind.EVALUATION:
-        return "it was asked to measure policies, not to teach one"
-    if fact.prompt is None:
-        return "its replies share no opening"
-    if filters.get("origin", "") == ("people" if fact.source_import else "imports"):
-        return "its origin was filtered out"
-    if filters.get("splits") and fact.split not in filters["splits"]:
-        return "its split was filtered out"
-    return ""
-
-
-def _demonstrations_sorted_out(project: Project, filters: dict[str, Any]) -> tuple[list[int], Counter[str]]:
-    """As `_sorted_out`, of written replies."""
-    here = Demonstration.objects.filter(dialogue__project=project)
-    repeated = Turn.objects.filter(
-        dialogue=OuterRef("dialogue"), position__lt=OuterRef("position"), demonstration__isnull=False
-    )
-    facts = here.order_by("pk").annotate(
-        later=Exists(Demonstration.objects.filter(supersedes=OuterRef("pk"))),
-        accepted=Exists(here.accepted().filter(pk=OuterRef("pk"))),
-        sent_back=Exists(here.sent_back().filter(pk=OuterRef("pk"))),
-        is_unfounded=Exists(repeated.exclude(demonstration__in=here.accepted().values("pk"))),
-        prompt=F("dialogue__prompt"),
-        kind=F("dialogue__kind"),
-        split=F("dialogue__prompt__group__split"),
-        corrected=Value(False),
-    )
-    columns = ("pk", "later", "accepted", "sent_back", "is_unfounded", "corrected", "withdrawn", "counts",
-               "source_import", "kind", "prompt", "split")  # fmt: skip
-    kept: list[int] = []
-    excluded: Counter[str] = Counter()
-    for fact in facts.values_list(*columns, named=True).iterator(chunk_size=5000):
-        reason = _why_not_shown(fact) or _why_left_out(fact, filters)
-        if reason:
-            excluded[reason] += 1
-        else:
-            kept.append(fact.pk)
-    return kept, excluded
-
-
-def _why_not_shown(fact: Any) -> str:
-    """Why a written reply is nothing to learn from; empty where it is, or where that is said of any answer."""
-    if fact.later:
-        return "another text took its place, by its writer or a reviewer"
-    if fact.withdrawn or not fact.counts:
-        return ""
-    if fact.sent_back:
-        return "sent back by a reviewer"
-    if not fact.accepted:
-        return "nobody has accepted it yet"
-    return "it goes on from a reply that is not accepted" if fact.is_unfounded else ""
-
-
-def _ratings_sorted_out(project: Project, filters: dict[str, Any]) -> tuple[list[int], Counter[str]]:
-    """As `_sorted_out`, of answers about single replies."""
-    newer = Rating.objects.filter(
-        candidate=OuterRef("candidate"),
-        scale=OuterRef("scale"),
-        annotator_key=OuterRef("annotator_key"),
-        revision__gt=OuterRef("revision"),
-    )
-    facts = (
-        Rating.objects.filter(candidate__dialogue__project=project)
-        .order_by("pk")
-        .annotate(
-            corrected=Exists(newer),
-            prompt=F("candidate__dialogue__prompt"),
-            kind=F("candidate__dialogue__kind"),
-            split=F("candidate__dialogue__prompt__group__split"),
-        )
-    )
-    columns = ("pk", "corrected", "withdrawn", "counts", "source_import", "program", "prompt", "kind", "split")
-    kept: list[int] = []
-    excluded: Counter[str] = Counter()
-    for fact in facts.values_list(*columns, named=True).iterator(chunk_size=5000):
-        is_filtered = bool(fact.program and filters.get("origin"))  # neither people's nor imported
-        reason = _why_left_out(fact, filters) or ("its origin was filtered out" if is_filtered else "")
-        if reason:
-            excluded[reason] += 1
-        else:
-            kept.append(fact.pk)
-    return kept, excluded
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """How one kind of snapshot finds what it holds, and what it says where there is nothing."""
-
-    sort_out: Callable[[Project, dict[str, Any]], tuple[list[int], Counter[str]]]
-    column: str
-    what: str
-    missing: str
-    remedy: str
-
-
-FROZEN = {
-    Snapshot.Kind.PREFERENCE: Frozen(_sorted_out, "ranking_ids", "rankings", "no ranking in force", "Rank some"),
-    Snapshot.Kind.RULES: Frozen(
-        _judgements_sorted_out, "judgement_ids", "judgements", "no verdict on a rule in force", "Judge some dialogues"
-    ),
-    Snapshot.Kind.DEMONSTRATIONS: Frozen(
-        _demonstrations_sorted_out,
-        "demonstration_ids",
-        "demonstrations",
-        "no accepted demonstration",
-        "Write some, and have others review them",
-    ),  # fmt: skip
-    Snapshot.Kind.RATINGS: Frozen(_ratings_sorted_out, "rating_ids", "ratings", "no rating in force", "Rate some"),
-}
 
 
 def write_snapshot(snapshot_id: int) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from feedback import demonstrations, snapshots
 from feedback.errors import FeedbackError
 from feedback.models import Project, PromptGroup, Snapshot, User
+from feedback.snapshot_contents import FROZEN
 from rewardtrain.algorithms import learns_from_demonstrations, needs_demonstrations
 from rewardtrain.chat import as_turns
 from rewardtrain.examples import Demonstrated, Mixture
@@ -57,7 +58,7 @@ class Ready:
 
 def ready(project: Project) -> Ready:
     """What could be learned now."""
-    sort_out = snapshots.FROZEN[Snapshot.Kind.DEMONSTRATIONS].sort_out
+    sort_out = FROZEN[Snapshot.Kind.DEMONSTRATIONS].sort_out
     learned, held_out = (len(sort_out(project, {"splits": [split]})[0]) for split in (LEARNED, HELD_OUT))
     return Ready(learned, held_out, demonstrations.counts_of(project)["waiting"])
 
